@@ -1,0 +1,264 @@
+"""The session: one running choice of one request as a sans-IO state machine.
+
+It says what work it wants and takes in the replies; it knows no worker but by name, no clock
+and no model. Law: what it commits is what the full tier chose after the committed prefix, in
+order, once, whatever is lost, doubled, late or asked again (DESIGN section 2).
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import replace
+from enum import StrEnum
+
+import numpy as np
+
+from policies.acceptance import accept_exact, accepted_len
+from policies.vocabulary import Commit, Counters, FinishReason, Plan, PlanKind, SessionSpec, Tier
+from policies.work import ReplyStatus, SessionOpen, WorkItem, WorkKind, WorkReply
+
+
+class State(StrEnum):
+    """WAIT_*: the session wants a step of that kind; BUSY_*: it is in flight."""
+
+    WAIT_DECODE = "wait_decode"
+    BUSY_DECODE = "busy_decode"
+    WAIT_PROPOSE = "wait_propose"
+    BUSY_PROPOSE = "busy_propose"
+    WAIT_VERIFY = "wait_verify"
+    BUSY_VERIFY = "busy_verify"
+    DONE = "done"
+
+
+class Event(StrEnum):
+    """What happens to a session. Committed tokens end a round: the plan says what is next."""
+
+    DISPATCHED = "dispatched"
+    EXTENDED = "extended"
+    PROPOSED = "proposed"
+    NOTHING_PROPOSED = "nothing_proposed"
+    NEXT_ROUND_PLAIN = "next_round_plain"
+    NEXT_ROUND_DRAFTED = "next_round_drafted"
+    FAILED = "failed"
+    NO_PROPOSER = "no_proposer"
+    FINISHED = "finished"
+
+
+TRANSITIONS: dict[tuple[State, Event], State] = {
+    (State.WAIT_DECODE, Event.DISPATCHED): State.BUSY_DECODE,
+    (State.WAIT_DECODE, Event.FINISHED): State.DONE,
+    (State.BUSY_DECODE, Event.EXTENDED): State.WAIT_DECODE,
+    (State.BUSY_DECODE, Event.NEXT_ROUND_PLAIN): State.WAIT_DECODE,
+    (State.BUSY_DECODE, Event.NEXT_ROUND_DRAFTED): State.WAIT_PROPOSE,
+    (State.BUSY_DECODE, Event.FAILED): State.WAIT_DECODE,
+    (State.BUSY_DECODE, Event.FINISHED): State.DONE,
+    (State.WAIT_PROPOSE, Event.DISPATCHED): State.BUSY_PROPOSE,
+    (State.WAIT_PROPOSE, Event.NO_PROPOSER): State.WAIT_DECODE,
+    (State.WAIT_PROPOSE, Event.FINISHED): State.DONE,
+    (State.BUSY_PROPOSE, Event.EXTENDED): State.WAIT_PROPOSE,
+    (State.BUSY_PROPOSE, Event.PROPOSED): State.WAIT_VERIFY,
+    (State.BUSY_PROPOSE, Event.NOTHING_PROPOSED): State.WAIT_DECODE,
+    (State.BUSY_PROPOSE, Event.FAILED): State.WAIT_PROPOSE,
+    (State.BUSY_PROPOSE, Event.FINISHED): State.DONE,
+    (State.WAIT_VERIFY, Event.DISPATCHED): State.BUSY_VERIFY,
+    (State.WAIT_VERIFY, Event.FINISHED): State.DONE,
+    (State.BUSY_VERIFY, Event.EXTENDED): State.WAIT_VERIFY,
+    (State.BUSY_VERIFY, Event.NEXT_ROUND_PLAIN): State.WAIT_DECODE,
+    (State.BUSY_VERIFY, Event.NEXT_ROUND_DRAFTED): State.WAIT_PROPOSE,
+    (State.BUSY_VERIFY, Event.FAILED): State.WAIT_VERIFY,
+    (State.BUSY_VERIFY, Event.FINISHED): State.DONE,
+}
+
+_WORK = {
+    State.WAIT_DECODE: WorkKind.DECODE,
+    State.WAIT_PROPOSE: WorkKind.PROPOSE,
+    State.WAIT_VERIFY: WorkKind.VERIFY,
+}
+
+
+def prefix_crc(tokens: Sequence[int]) -> int:
+    """CRC-32 of token ids as little-endian int32."""
+    return zlib.crc32(np.asarray(tokens, dtype="<i4").tobytes())
+
+
+class Session:
+    """The state of one session; `tokens` is the prompt and everything committed."""
+
+    def __init__(self, spec: SessionSpec) -> None:
+        self.spec = spec
+        self.plan: Plan = spec.plan
+        self.state = State.WAIT_DECODE
+        self.tokens: list[int] = list(spec.tokens)
+        self.counters = Counters()
+        self.finish: FinishReason | None = None
+        self._block: tuple[int, ...] = ()
+        self._block_tiers: tuple[Tier, ...] = ()
+        self._proposer: str | None = None
+        # Per worker: how many of `tokens` it is believed to hold. A belief too high costs a
+        # NEED_PREFIX, one too low a few ids on the wire; neither changes a token.
+        self._known: dict[str, int] = {}
+        self._ticket = 0
+        self._in_flight: WorkItem | None = None
+        self._worker: str | None = None
+
+    @property
+    def session_id(self) -> str:
+        """The name that workers know it by."""
+        return self.spec.session_id
+
+    @property
+    def wants(self) -> WorkKind | None:
+        """The kind of step it waits for, or None: in flight or done."""
+        return _WORK.get(self.state)
+
+    @property
+    def remaining(self) -> int:
+        """Tokens that may still be committed."""
+        return self.spec.max_tokens - (len(self.tokens) - self.spec.sampling.prompt_len)
+
+    @property
+    def workers(self) -> tuple[str, ...]:
+        """The workers that may hold something of this session."""
+        return tuple(self._known)
+
+    def rows_wanted(self, worker: str) -> int:
+        """Rows of the full step or chunk that the session would like of this worker next."""
+        tail = len(self.tokens) - self._known.get(worker, 0)
+        return max(tail, 1) + len(self._block)
+
+    def dispatch(self, worker: str, max_rows: int, decode_tokens: int = 1) -> WorkItem:
+        """Hand the next work to a worker, at most `max_rows` rows of it (chunked prefill)."""
+        kind = self.wants
+        assert kind is not None, self.state
+        start = min(self._known.get(worker, 0), len(self.tokens) - 1)
+        tail = self.tokens[start:]
+        count = 0
+        if len(tail) + len(self._block) > max_rows and len(tail) > 1:
+            kind, tail = WorkKind.EXTEND, tail[: max(1, min(max_rows, len(tail) - 1))]
+        elif kind is WorkKind.DECODE:
+            # The first token goes out alone: a client waits for it.
+            first = len(self.tokens) == len(self.spec.tokens)
+            count = 1 if first else min(decode_tokens, self.remaining)
+        elif kind is WorkKind.PROPOSE:
+            count = min(self.plan.block_len, self.remaining - 1)
+        else:
+            count = len(self._block)
+            tail = [*tail, *self._block]
+        self._ticket += 1
+        item = WorkItem(
+            session_id=self.session_id,
+            ticket=self._ticket,
+            kind=kind,
+            start=start,
+            tokens=tuple(tail),
+            prefix_crc=prefix_crc(self.tokens[:start]),
+            plan=self.plan,
+            num_tokens=count,
+            open=SessionOpen(self.spec.sampling, self.spec.stop_ids) if start == 0 else None,
+        )
+        self._in_flight, self._worker = item, worker
+        # Entered before the reply: a worker that is asked may hold the session from now on.
+        self._known.setdefault(worker, 0)
+        self._go(Event.DISPATCHED)
+        return item
+
+    def on_reply(self, worker: str, reply: WorkReply) -> Commit | None:
+        """Take a reply in; a stale, doubled or foreign one changes nothing."""
+        item = self._in_flight
+        if item is None or reply.ticket != item.ticket or worker != self._worker:
+            return None
+        self._in_flight = self._worker = None
+        if reply.status is not ReplyStatus.OK:
+            self._known[worker] = 0
+            self._go(Event.FAILED)
+            return None
+        self._count(reply)
+        if item.kind is WorkKind.EXTEND:
+            self._known[worker] = item.start + len(item.tokens)
+            self._go(Event.EXTENDED)
+            return None
+        if item.kind is WorkKind.PROPOSE:
+            self._on_proposed(worker, reply)
+            return None
+        return self._on_chosen(worker, item, reply)
+
+    def on_lost(self, worker: str) -> None:
+        """The worker is gone, with all it held; work in flight there is wanted again."""
+        self._known.pop(worker, None)
+        if self._worker == worker:
+            self._in_flight = self._worker = None
+            self._go(Event.FAILED)
+
+    def skip_proposing(self) -> None:
+        """There is nobody to propose: plain decoding for this round."""
+        self._go(Event.NO_PROPOSER)
+
+    def cancel(self) -> None:
+        """End it; replies still under way will be stale."""
+        if self.state is not State.DONE:
+            self._end(FinishReason.CANCELLED)
+
+    def _on_proposed(self, worker: str, reply: WorkReply) -> None:
+        self._known[worker] = len(self.tokens)
+        self._proposer = worker
+        self._block, self._block_tiers = reply.tokens, reply.tiers
+        self._go(Event.PROPOSED if reply.tokens else Event.NOTHING_PROPOSED)
+
+    def _on_chosen(self, worker: str, item: WorkItem, reply: WorkReply) -> Commit:
+        block, tiers = self._block, self._block_tiers
+        self._block, self._block_tiers = (), ()
+        base = len(self.tokens)
+        if item.kind is WorkKind.VERIFY:
+            tokens = accept_exact(block, reply.tokens)
+            kept = accepted_len(block, reply.tokens)
+            tiers = (*tiers[:kept], Tier.FULL)
+            if self._proposer in self._known:
+                self._known[self._proposer] = base + kept
+        else:
+            tokens, tiers = reply.tokens, (Tier.FULL,) * len(reply.tokens)
+            kept = len(tokens)
+        self._known[worker] = base + kept
+        return self._commit(tokens, tiers)
+
+    def _commit(self, tokens: Sequence[int], tiers: Sequence[Tier]) -> Commit:
+        stop = next((i + 1 for i, t in enumerate(tokens) if t in self.spec.stop_ids), None)
+        length = min(stop or len(tokens), self.remaining)
+        tokens, tiers = tuple(tokens[:length]), tuple(tiers[:length])
+        self.tokens += tokens
+        done = self.counters
+        self.counters = replace(
+            done,
+            rounds=done.rounds + 1,
+            from_draft=done.from_draft + tiers.count(Tier.DRAFT),
+            from_slim=done.from_slim + tiers.count(Tier.SLIM),
+            from_full=done.from_full + tiers.count(Tier.FULL),
+        )
+        if stop == length:
+            self._end(FinishReason.STOP)
+        elif self.remaining == 0:
+            self._end(FinishReason.LENGTH)
+        elif self.plan.kind is PlanKind.OFF or self.remaining == 1:
+            self._go(Event.NEXT_ROUND_PLAIN)
+        else:
+            self._go(Event.NEXT_ROUND_DRAFTED)
+        return Commit(tokens, tiers, self.counters, self.plan, self.finish)
+
+    def _count(self, reply: WorkReply) -> None:
+        done = self.counters
+        self.counters = replace(
+            done,
+            draft_tokens=done.draft_tokens + reply.draft_tokens,
+            slim_rows=done.slim_rows + reply.slim_rows,
+            slim_passes=done.slim_passes + reply.slim_passes,
+            full_rows=done.full_rows + reply.full_rows,
+            full_passes=done.full_passes + reply.full_passes,
+        )
+
+    def _end(self, reason: FinishReason) -> None:
+        self.finish = reason
+        self._in_flight = self._worker = None
+        self._go(Event.FINISHED)
+
+    def _go(self, event: Event) -> None:
+        self.state = TRANSITIONS[self.state, event]

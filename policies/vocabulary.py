@@ -1,0 +1,148 @@
+"""The words every part shares: tiers, plans, sampling parameters, what a session is.
+
+Pure values. It knows token ids and never text, models or processes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Tier(StrEnum):
+    """A model role."""
+
+    DRAFT = "draft"
+    SLIM = "slim"
+    FULL = "full"
+
+
+class PlanKind(StrEnum):
+    """What a session does in a round; every kind is exact."""
+
+    OFF = "off"
+    TWO_TIER = "two_tier"
+    THREE_TIER = "three_tier"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A round's shape.
+
+    `gamma` is the draft length: tokens the draft proposes in one go. `block` is how many
+    tokens (screened by slim) go to the full tier in one go; with TWO_TIER the block is
+    the draft's `gamma` tokens.
+    """
+
+    kind: PlanKind
+    gamma: int = 4
+    block: int = 8
+
+    @property
+    def block_len(self) -> int:
+        """Tokens of one block, the rows that a round asks of the full tier less one."""
+        match self.kind:
+            case PlanKind.OFF:
+                return 0
+            case PlanKind.TWO_TIER:
+                return self.gamma
+            case PlanKind.THREE_TIER:
+                return self.block
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How a token is chosen from logits; the neutral values switch a rule off.
+
+    Order: penalties, logit bias, temperature, min-p, top-k, top-p (vLLM's order).
+    `temperature` 0 is plain argmax. `top_k` 0 is off. `logit_bias` holds (token id, bias).
+    Repetition penalty counts prompt and output, presence and frequency the output only.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+
+    @property
+    def has_penalties(self) -> bool:
+        """True where the earlier tokens of the session change the logits."""
+        return (
+            self.repetition_penalty != 1.0
+            or self.presence_penalty != 0.0
+            or self.frequency_penalty != 0.0
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingSpec:
+    """Everything but token ids that g_M depends on: parameters, noise key, prompt length."""
+
+    params: SamplingParams
+    seed: int
+    choice: int
+    prompt_len: int
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSpec:
+    """One running choice of one request, as it is admitted.
+
+    `tokens` is the prompt followed by whatever was already committed elsewhere, so that a
+    session can be continued anywhere; `sampling.prompt_len` says where the prompt ends.
+    `stop_ids` end the session (they are committed, then never shown); `max_tokens` bounds
+    the committed tokens, those already in `tokens` included.
+    """
+
+    session_id: str
+    tokens: tuple[int, ...]
+    sampling: SamplingSpec
+    max_tokens: int
+    stop_ids: frozenset[int] = frozenset()
+    plan: Plan = field(default_factory=lambda: Plan(PlanKind.OFF))
+
+
+class FinishReason(StrEnum):
+    """Why a session ended; the values are OpenAI's where OpenAI has one."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """What a session has cost so far; cumulative. Rows are scored positions, passes steps.
+
+    draft_tokens: tokens the draft proposed. slim_rows / slim_passes and full_rows /
+    full_passes: positions scored, and forward passes that scored them, prefill not counted.
+    from_*: committed tokens by the tier that produced them.
+    """
+
+    rounds: int = 0
+    draft_tokens: int = 0
+    slim_rows: int = 0
+    slim_passes: int = 0
+    full_rows: int = 0
+    full_passes: int = 0
+    from_draft: int = 0
+    from_slim: int = 0
+    from_full: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Tokens handed to the client, never taken back. `tiers` has one entry a token.
+
+    `finish` is set on the last one; `counters` are cumulative, `plan` is the one in force.
+    """
+
+    tokens: tuple[int, ...]
+    tiers: tuple[Tier, ...]
+    counters: Counters
+    plan: Plan
+    finish: FinishReason | None = None

@@ -1,0 +1,76 @@
+"""The work that sessions ask of workers, item by item, and the answers. Token ids only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from policies.vocabulary import Plan, SamplingSpec, Tier
+
+
+class WorkKind(StrEnum):
+    """What one item of a step asks for; see WorkItem."""
+
+    EXTEND = "extend"
+    DECODE = "decode"
+    VERIFY = "verify"
+    PROPOSE = "propose"
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOpen:
+    """What a worker must know of a session beside its ids."""
+
+    sampling: SamplingSpec
+    stop_ids: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkItem:
+    """One session's work in one step. Idempotent: the same item gives the same reply.
+
+    The worker holds, or is told, the session's token ids: `tokens` stand at positions
+    `start`, `start + 1`, ...; `prefix_crc` is the CRC-32 of the ids before `start`. A worker
+    without that prefix answers NEED_PREFIX. `open` travels with start 0.
+
+    EXTEND: hold the ids and compute their keys and values for the tiers of `plan`.
+    DECODE: then choose up to `num_tokens` tokens by g of the full tier, one after another.
+    VERIFY: the last `num_tokens` ids of `tokens` are a block; choose g of the full tier at
+      each of its positions and after it: `num_tokens + 1` ids.
+    PROPOSE: propose a block of up to `num_tokens` ids under `plan`.
+    """
+
+    session_id: str
+    ticket: int
+    kind: WorkKind
+    start: int
+    tokens: tuple[int, ...]
+    prefix_crc: int
+    plan: Plan
+    num_tokens: int = 0
+    open: SessionOpen | None = None
+
+
+class ReplyStatus(StrEnum):
+    """OK, or why the item was not done."""
+
+    OK = "ok"
+    NEED_PREFIX = "need_prefix"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkReply:
+    """The answer to one item. `tokens` with `tiers` one each: chosen (DECODE, VERIFY) or
+    proposed (PROPOSE) ids. `held`: ids of the session that the worker now holds."""
+
+    session_id: str
+    ticket: int
+    status: ReplyStatus
+    held: int = 0
+    tokens: tuple[int, ...] = ()
+    tiers: tuple[Tier, ...] = ()
+    draft_tokens: int = 0
+    slim_rows: int = 0
+    slim_passes: int = 0
+    full_rows: int = 0
+    full_passes: int = 0

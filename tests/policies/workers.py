@@ -1,0 +1,113 @@
+"""Workers for the laws of a session: plain functions of a prefix behind the rules of WorkItem.
+
+They hold token ids as a real worker does, forget them when told, and know no model.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+
+from policies.session import prefix_crc
+from policies.vocabulary import PlanKind, SessionSpec, Tier
+from policies.work import ReplyStatus, WorkItem, WorkKind, WorkReply
+
+VOCAB = 6
+
+Law = Callable[[Sequence[int]], int]
+
+
+def full_law(tokens: Sequence[int]) -> int:
+    """g of the full tier."""
+    return zlib.crc32(repr(list(tokens)).encode()) % VOCAB
+
+
+def agreeing(share: float, salt: int) -> Law:
+    """A law that equals the full tier's for a share of all prefixes."""
+
+    def law(tokens: Sequence[int]) -> int:
+        luck = zlib.crc32(repr([salt, *tokens]).encode()) / 2**32
+        return full_law(tokens) if luck < share else (full_law(tokens) + 1) % VOCAB
+
+    return law
+
+
+def plain_decoding(spec: SessionSpec) -> list[int]:
+    """The prompt and what the full tier alone makes of it, to its end."""
+    tokens = list(spec.tokens)
+    while len(tokens) - spec.sampling.prompt_len < spec.max_tokens:
+        tokens.append(full_law(tokens))
+        if tokens[-1] in spec.stop_ids:
+            break
+    return tokens
+
+
+class FakeWorker:
+    """Does items one by one. `largest_rows` is the largest item it has seen."""
+
+    def __init__(self, draft: Law, slim: Law) -> None:
+        self._draft = draft
+        self._slim = slim
+        self.held: dict[str, list[int]] = {}
+        self.stops: dict[str, frozenset[int]] = {}
+
+    def do(self, item: WorkItem) -> WorkReply:
+        """The reply to one item; see WorkItem for the law of each kind."""
+        held = self.held.get(item.session_id)
+        if item.open is not None:
+            assert item.start == 0
+            held = []
+            self.stops[item.session_id] = item.open.stop_ids
+        if held is None or prefix_crc(held[: item.start]) != item.prefix_crc:
+            return WorkReply(item.session_id, item.ticket, ReplyStatus.NEED_PREFIX)
+        tokens = [*held[: item.start], *item.tokens]
+        assert len(held[: item.start]) == item.start
+        match item.kind:
+            case WorkKind.EXTEND:
+                chosen, tiers = [], []
+            case WorkKind.DECODE:
+                chosen = self._decode(tokens, item)
+                tokens += chosen
+                tiers = [Tier.FULL] * len(chosen)
+            case WorkKind.VERIFY:
+                base = len(tokens) - item.num_tokens
+                chosen = [full_law(tokens[:end]) for end in range(base, len(tokens) + 1)]
+                tiers = [Tier.FULL] * len(chosen)
+            case WorkKind.PROPOSE:
+                chosen, tiers = self._propose(tokens, item)
+                tokens += chosen
+        self.held[item.session_id] = tokens
+        return WorkReply(
+            item.session_id,
+            item.ticket,
+            ReplyStatus.OK,
+            held=len(tokens),
+            tokens=tuple(chosen),
+            tiers=tuple(tiers),
+            draft_tokens=tiers.count(Tier.DRAFT),
+            full_rows=len(chosen) if item.kind is not WorkKind.PROPOSE else 0,
+        )
+
+    def _decode(self, tokens: Sequence[int], item: WorkItem) -> list[int]:
+        chosen: list[int] = []
+        while len(chosen) < item.num_tokens:
+            chosen.append(full_law([*tokens, *chosen]))
+            if chosen[-1] in self.stops[item.session_id]:
+                break
+        return chosen
+
+    def _propose(self, tokens: Sequence[int], item: WorkItem) -> tuple[list[int], list[Tier]]:
+        # An empty proposal now and then, as prompt lookup makes them.
+        if zlib.crc32(repr(tokens).encode()) % 5 == 0:
+            return [], []
+        law = self._draft if item.plan.kind is PlanKind.TWO_TIER else self._slim
+        chosen: list[int] = []
+        while len(chosen) < item.num_tokens:
+            chosen.append(law([*tokens, *chosen]))
+            if chosen[-1] in self.stops[item.session_id]:
+                break
+        tiers = [
+            Tier.SLIM if item.plan.kind is PlanKind.THREE_TIER and i % 2 else Tier.DRAFT
+            for i in range(len(chosen))
+        ]
+        return chosen, tiers
