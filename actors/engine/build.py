@@ -1,0 +1,127 @@
+"""Builds the engines of one worker from what its tiers are made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import AutoTokenizer, PreTrainedModel
+
+from actors.engine.attention import KEY_MULTIPLE
+from actors.engine.loader import (
+    DTYPES,
+    load_config,
+    load_full,
+    load_sliced,
+    readable,
+    slim_of,
+)
+from actors.engine.ngram import NgramEngine
+from actors.engine.packed import pack_linears
+from actors.engine.route import ModelError, Route, fingerprint, read_route
+from actors.engine.seam import Engine
+from actors.engine.transformers_engine import TransformersEngine
+from policies.vocabulary import Tier
+
+
+@dataclass(frozen=True, slots=True)
+class TierSource:
+    """Where a tier's tokens come from: a model folder, a route of it, or prompt lookup.
+
+    `model_dir` alone: the whole model. With `route`: its routed layers. Neither: n-gram, with
+    suffixes of `ngram_longest` to `ngram_shortest` tokens.
+    """
+
+    model_dir: str | None = None
+    route: str | None = None
+    ngram_longest: int = 4
+    ngram_shortest: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """The tiers that one worker hosts, and the size of their caches."""
+
+    tiers: dict[Tier, TierSource]
+    dtype: str
+    device: str
+    num_slots: int
+    slot_tokens: int
+    token_budget: int
+
+
+def build_engines(spec: EngineSpec) -> dict[Tier, Engine]:
+    """Load what the worker hosts; a slim beside its full model shares the weights."""
+    device = torch.device(spec.device)
+    dtype = DTYPES[spec.dtype]
+    full = spec.tiers.get(Tier.FULL)
+    engines: dict[Tier, Engine] = {}
+    models: dict[Tier, PreTrainedModel] = {}
+    for tier in (Tier.FULL, Tier.SLIM, Tier.DRAFT):
+        source = spec.tiers.get(tier)
+        if source is None:
+            continue
+        if source.model_dir is None:
+            engines[tier] = NgramEngine(source.ngram_longest, source.ngram_shortest)
+            continue
+        beside = full is not None and source.model_dir == full.model_dir
+        models[tier] = _load(source, dtype, device, models.get(Tier.FULL) if beside else None)
+    pack_linears(models.values())
+    for tier, model in models.items():
+        engines[tier] = TransformersEngine(
+            model,
+            num_slots=spec.num_slots,
+            # Room for the start-up check of row invariance, however short the sessions.
+            slot_tokens=max(spec.slot_tokens, 2 * KEY_MULTIPLE),
+            token_budget=spec.token_budget,
+        )
+    return engines
+
+
+def _load(
+    source: TierSource, dtype: torch.dtype, device: torch.device, full: PreTrainedModel | None
+) -> PreTrainedModel:
+    assert source.model_dir is not None
+    model_dir = Path(source.model_dir)
+    if source.route is None:
+        return full if full is not None else load_full(model_dir, dtype, device)
+    route, delta = checked_route(model_dir, Path(source.route))
+    own_dtype = DTYPES[route.dtype] if route.dtype else dtype
+    if full is not None and own_dtype == dtype:
+        return slim_of(full, route, delta)
+    return load_sliced(model_dir, route, own_dtype, device, delta)
+
+
+def checked_route(model_dir: Path, path: Path) -> tuple[Route, Path | None]:
+    """The route and its delta file, checked against the model."""
+    route = read_route(path)
+    route.check(fingerprint(model_dir), load_config(model_dir).num_hidden_layers, path)
+    if route.delta is None:
+        return route, None
+    delta = path.parent / route.delta
+    if not delta.is_file():
+        raise ModelError(f"route {path}: delta {route.delta} is not beside it")
+    return route, delta
+
+
+def check_same_tokenizer(full_dir: Path, draft_dir: Path) -> None:
+    """ModelError unless both models number the same tokens the same way."""
+    if full_dir == draft_dir:
+        return
+    ours, theirs = _vocabulary(full_dir), _vocabulary(draft_dir)
+    if ours == theirs:
+        return
+    differ = sorted(t for t in ours.keys() | theirs.keys() if ours.get(t) != theirs.get(t))
+    raise ModelError(
+        f"draft {draft_dir}: its tokenizer differs from the full model's in {len(differ)} tokens"
+        f" ({differ[0]!r}: {theirs.get(differ[0])} there, {ours.get(differ[0])} in the full"
+        " model); a draft must share the tokenizer"
+    )
+
+
+def _vocabulary(model_dir: Path) -> dict[str, int]:
+    with readable(f"model {model_dir}: tokenizer"):
+        return AutoTokenizer.from_pretrained(
+            model_dir, trust_remote_code=False, local_files_only=True
+        ).get_vocab()

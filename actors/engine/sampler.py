@@ -1,0 +1,121 @@
+"""Chooses tokens from logits on tensors: g of `policies.sampling`, without sorting the vocabulary.
+
+Rows are judged one at a time and every reduction runs over one row alone, so that a choice
+does not depend on what shares the step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from actors.engine.noise import gumbel, ids_with_noise_at_least
+from policies.vocabulary import SamplingParams, SamplingSpec
+
+_FIRST_TRY = 128
+"""Highest logits looked at first; a peaked row is settled within them."""
+
+
+def choose(
+    logits: torch.Tensor, spec: SamplingSpec, tokens: Sequence[int], first: int
+) -> list[int]:
+    """g at consecutive positions of one session.
+
+    `logits`: raw, shape (rows, V); row i follows `tokens[: first + i]`.
+    """
+    params = spec.params
+    if params.temperature == 0.0 and not params.has_penalties and not params.logit_bias:
+        return torch.argmax(logits, dim=-1).tolist()
+    chosen: list[int] = []
+    # A copy: penalties change the row, and a retry must find the logits as they were.
+    for i, row in enumerate(logits.to(torch.float32, copy=True)):
+        before = tokens[: first + i]
+        _penalise_(row, params, before[: spec.prompt_len], before[spec.prompt_len :])
+        chosen.append(_choose_row(row, spec, first + i))
+    return chosen
+
+
+def _choose_row(row: torch.Tensor, spec: SamplingSpec, position: int) -> int:
+    params = spec.params
+    if params.temperature == 0.0:
+        return int(torch.argmax(row))
+    scaled = row / params.temperature
+    noise_of = (spec.seed, spec.choice, position)
+    if params.min_p > 0.0 or params.top_p < 1.0 or 0 < params.top_k < row.numel():
+        ids = kept_ids(scaled, params)
+    else:
+        ids = _contenders(scaled, noise_of)
+    score = scaled[ids].double() + gumbel(*noise_of, ids, row.numel())
+    return int(ids[torch.argmax(score)])
+
+
+def _contenders(scaled: torch.Tensor, noise_of: tuple[int, int, int]) -> torch.Tensor:
+    """Ids that can win the argmax over the whole vocabulary, ascending.
+
+    The best of the highest logits sets a score; any other id needs at least that score less
+    the lowest of these logits as noise, which the integer hash alone can rule out.
+    """
+    top = torch.topk(scaled, min(_FIRST_TRY, scaled.numel()))
+    score = top.values.double() + gumbel(*noise_of, top.indices, scaled.numel())
+    bound = float(score.max()) - float(top.values[-1])
+    others = ids_with_noise_at_least(*noise_of, scaled.numel(), bound, scaled.device)
+    return torch.unique(torch.cat((top.indices, others)))
+
+
+def kept_ids(scaled: torch.Tensor, params: SamplingParams) -> torch.Tensor:
+    """The ids that min-p, top-k and top-p leave of one row of logits / T, ascending.
+
+    Exact: the number of logits looked at grows until the cut lies within them.
+    """
+    floor = -math.inf
+    if params.min_p > 0.0:
+        floor = float(scaled.max() + math.log(params.min_p))
+    if 0 < params.top_k < scaled.numel():
+        floor = max(floor, float(torch.topk(scaled, params.top_k).values[-1]))
+    if params.top_p < 1.0:
+        floor = max(floor, _top_p_floor(scaled, params.top_p, floor))
+    return torch.nonzero(scaled >= floor).flatten()
+
+
+def _top_p_floor(scaled: torch.Tensor, top_p: float, floor: float) -> float:
+    """The lowest logit of the smallest set of highest logits (>= floor) with mass top_p."""
+    size = scaled.numel()
+    peak = scaled.max()
+    weight = torch.exp((scaled - peak).double())
+    wanted = top_p * float(torch.where(scaled >= floor, weight, 0.0).sum())
+    count = min(_FIRST_TRY, size)
+    while True:
+        values = torch.topk(scaled, count).values
+        mass = torch.exp((values - peak).double())
+        before = torch.cumsum(mass, 0) - mass
+        inside = int((before < wanted).sum())
+        if inside < count or count == size:
+            return float(values[max(inside, 1) - 1])
+        count = min(count * 8, size)
+
+
+def _penalise_(
+    row: torch.Tensor, params: SamplingParams, prompt: Sequence[int], output: Sequence[int]
+) -> None:
+    """`policies.sampling.penalise` in place on one float32 row, shape (V,)."""
+    device = row.device
+    if params.repetition_penalty != 1.0:
+        seen = torch.from_numpy(np.unique(np.asarray([*prompt, *output], np.int64))).to(device)
+        old = row[seen]
+        row[seen] = torch.where(
+            old > 0, old / params.repetition_penalty, old * params.repetition_penalty
+        )
+    if params.presence_penalty or params.frequency_penalty:
+        ids, counts = np.unique(np.asarray(output, np.int64), return_counts=True)
+        where = torch.from_numpy(ids).to(device)
+        amount = torch.from_numpy(counts.astype(np.float32)).to(device)
+        row[where] -= params.frequency_penalty * amount
+        row[where] -= params.presence_penalty
+    if params.logit_bias:
+        ids_, bias = zip(*params.logit_bias, strict=True)
+        row.index_add_(
+            0, torch.tensor(ids_, device=device), torch.tensor(bias, dtype=row.dtype, device=device)
+        )

@@ -1,0 +1,235 @@
+"""The engine over a stock transformers decoder: many sessions, one packed forward.
+
+It knows a model object, slots and the sampler; not where the weights came from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from actors.engine import sampler
+from actors.engine.attention import ROW_MULTIPLE, Span, build_group, plan_groups, round_up
+from actors.engine.kv import Slot, SlotCache, SlotTable
+from actors.engine.packed import PackedLinear
+from actors.engine.seam import Context, EngineStats, Extend, Propose
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A request under way. `todo`: first position not computed; rows are wanted from
+    position `score_from` on. `scored`: what was read off each wanted row so far."""
+
+    request: Extend
+    slot: Slot
+    todo: int
+    score_from: int
+    scored: list[Any]
+
+
+Read = Callable[[torch.Tensor, Context, int], list[Any]]
+"""Takes logits (rows, V) of a context whose first row follows that many tokens."""
+
+
+class TransformersEngine:
+    """One tier's model with its key/value slots."""
+
+    def __init__(
+        self, model: PreTrainedModel, *, num_slots: int, slot_tokens: int, token_budget: int
+    ) -> None:
+        """`slot_tokens`: longest session; `token_budget`: most rows of one forward."""
+        assert token_budget >= 1
+        self._model = model.eval()
+        self._device = model.device
+        self._budget = token_budget
+        self._window = _sliding_window(model)
+        slot_tokens = round_up(slot_tokens, 128)
+        self._table = SlotTable(num_slots, slot_tokens)
+        self._cache = SlotCache(
+            _cached_layers(model), num_slots, slot_tokens, model.dtype, self._device
+        )
+        self._weight_bytes = weight_bytes([model])
+        self._forwards = 0
+        self._rows = 0
+
+    @torch.inference_mode()
+    def extend(self, requests: Sequence[Extend]) -> list[list[int]]:
+        """See Engine; forwards are chunked to the token budget."""
+        return self._run(requests, _choose)
+
+    @torch.inference_mode()
+    def logits(self, requests: Sequence[Extend]) -> list[list[torch.Tensor]]:
+        """As `extend`, but the raw logits of each scored row, shape (V,), instead of g."""
+        return self._run(requests, lambda rows, context, first: list(rows.clone()))
+
+    def propose(self, requests: Sequence[Propose]) -> list[list[int]]:
+        """See Engine; one forward a token for all sessions that still want one."""
+        starts = [len(r.context.tokens) for r in requests]
+        going = [r for r in requests if r.num_tokens > 0]
+        limit = {
+            r.context.session_id: s + r.num_tokens for r, s in zip(requests, starts, strict=True)
+        }
+        while going:
+            asked = [Extend(r.context, len(r.context.tokens), 1) for r in going]
+            for request, chosen in zip(going, self.extend(asked), strict=True):
+                request.context.tokens.append(chosen[0])
+            going = [r for r in going if _goes_on(r.context, limit[r.context.session_id])]
+        return [r.context.tokens[s:] for r, s in zip(requests, starts, strict=True)]
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The model it computes with."""
+        return self._model
+
+    @property
+    def vocab_size(self) -> int:
+        """Ids that the model can score."""
+        return self._model.config.vocab_size
+
+    def truncate(self, session_id: str, length: int) -> None:
+        """See Engine."""
+        self._table.truncate(session_id, length)
+
+    def release(self, session_id: str) -> None:
+        """See Engine."""
+        self._table.release(session_id)
+
+    def stats(self) -> EngineStats:
+        """See Engine."""
+        return EngineStats(
+            sessions=len(self._table),
+            slots=self._table.num_slots,
+            cached_tokens=self._table.cached_tokens,
+            slot_tokens=self._table.slot_tokens,
+            weight_bytes=self._weight_bytes,
+            kv_bytes_per_token=self._cache.bytes_per_token,
+            forwards=self._forwards,
+            rows=self._rows,
+        )
+
+    def check_integrity(self, contexts: Sequence[Context] = ()) -> None:
+        """Slots are consistent, and what is cached is a prefix of each context."""
+        self._table.check_integrity()
+        for context in contexts:
+            if (slot := self._table.get(context.session_id)) is not None:
+                assert slot.ids == context.tokens[: len(slot.ids)], context.session_id
+
+    def _run(self, requests: Sequence[Extend], read: Read) -> list[list[Any]]:
+        pending = self._admit(requests)
+        while spans := self._next_spans(pending):
+            self._forward(spans, read)
+        return [p.scored for p in pending]
+
+    def _admit(self, requests: Sequence[Extend]) -> list[_Pending]:
+        keep = {r.context.session_id for r in requests}
+        assert len(keep) == len(requests), "one request a session and call"
+        pending: list[_Pending] = []
+        for request in requests:
+            assert 0 <= request.num_score <= request.upto <= len(request.context.tokens)
+            assert request.upto <= self._table.slot_tokens, (request.upto, self._table.slot_tokens)
+            slot = self._table.acquire(request.context.session_id, keep)
+            score_from = request.upto - request.num_score
+            # Scored rows are computed even where cached: their logits were not kept.
+            del slot.ids[score_from:]
+            pending.append(_Pending(request, slot, len(slot.ids), score_from, []))
+        return pending
+
+    def _next_spans(self, pending: Sequence[_Pending]) -> list[tuple[_Pending, Span]]:
+        """The next chunk: rows of each request in turn up to the token budget."""
+        spans: list[tuple[_Pending, Span]] = []
+        row = 0
+        for p in pending:
+            count = min(p.request.upto - p.todo, self._budget - row)
+            if count > 0:
+                spans.append((p, Span(p.slot.index, p.todo, row, count)))
+                row += count
+        return spans
+
+    def _forward(self, chunk: Sequence[tuple[_Pending, Span]], read: Read) -> None:
+        spans = [span for _, span in chunk]
+        ids: list[int] = []
+        positions: list[int] = []
+        scored: list[int] = []
+        for p, s in chunk:
+            end = s.position + s.count
+            ids += p.request.context.tokens[s.position : end]
+            positions += range(s.position, end)
+            first = max(p.score_from, s.position)
+            scored += range(s.row + first - s.position, s.row + s.count)
+        logits = self._logits(ids, positions, scored, spans)
+        at = 0
+        for p, s in chunk:
+            end = s.position + s.count
+            p.slot.ids += p.request.context.tokens[s.position : end]
+            p.todo = end
+            first = max(p.score_from, s.position)
+            if (count := end - first) > 0:
+                p.scored += read(logits[at : at + count], p.request.context, first + 1)
+                at += count
+
+    def _logits(
+        self, ids: list[int], positions: list[int], scored: list[int], spans: Sequence[Span]
+    ) -> torch.Tensor:
+        """One packed forward; returns the scored rows' logits, shape (len(scored), V).
+
+        Rows are padded to ROW_MULTIPLE, in the pack and for the head; padding rows are
+        written nowhere.
+        """
+        self._forwards += 1
+        self._rows += len(ids)
+        padding = round_up(len(ids), ROW_MULTIPLE) - len(ids)
+        keep = scored + scored[-1:] * (round_up(len(scored), ROW_MULTIPLE) - len(scored))
+        device = self._device
+        groups = [
+            build_group(group, self._table.slot_tokens, self._window, device)
+            for group in plan_groups(spans)
+        ]
+        self._cache.spans = [(s.slot, s.position, s.row, s.count) for s in spans]
+        out = self._model(
+            input_ids=torch.tensor([ids + [0] * padding], device=device),
+            position_ids=torch.tensor([positions + [0] * padding], device=device),
+            past_key_values=self._cache,
+            use_cache=True,
+            logits_to_keep=torch.tensor(keep, dtype=torch.int64, device=device),
+            groups=groups,
+        )
+        return out.logits[0, : len(scored)]
+
+
+def _choose(rows: torch.Tensor, context: Context, first: int) -> list[int]:
+    return sampler.choose(rows, context.sampling, context.tokens, first)
+
+
+def _goes_on(context: Context, limit: int) -> bool:
+    return len(context.tokens) < limit and context.tokens[-1] not in context.stop_ids
+
+
+def _sliding_window(model: PreTrainedModel) -> int | None:
+    window = getattr(model.config, "sliding_window", None)
+    return window if isinstance(window, int) else None
+
+
+def _cached_layers(model: PreTrainedModel) -> list[tuple[int, int, int]]:
+    config = model.config
+    heads = config.num_key_value_heads
+    dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return [(layer.self_attn.layer_idx, heads, dim) for layer in model.model.layers]
+
+
+def weight_bytes(models: Iterable[nn.Module]) -> int:
+    """Bytes of all distinct parameters, buffers and packed weights; shared ones count once."""
+    dense: dict[int, int] = {}
+    packed: dict[int, int] = {}
+    for model in models:
+        for tensor in (*model.parameters(), *model.buffers()):
+            storage = tensor.untyped_storage()
+            dense[storage.data_ptr()] = storage.nbytes()
+        for module in model.modules():
+            if isinstance(module, PackedLinear):
+                packed[id(module)] = module.packed_bytes
+    return sum(dense.values()) + sum(packed.values())
