@@ -1,0 +1,186 @@
+"""OpenAI's response objects as plain dicts, and the `viaserve` object in them.
+
+Layout of the extension. A whole answer has `viaserve` at the top, summed over the choices
+(`mode` and `seed` are null where the choices differ), and one of the same shape in each
+choice, with `provenance` as [tier, number of tokens] runs if asked for. In a stream it
+stands at the top of the chunk that finishes a choice and speaks of that choice; with
+provenance every chunk of text has `tiers`, one entry a token, and those of a choice add up to its
+completion_tokens.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from actors.ingress.stream import Choice
+from policies.vocabulary import Tier
+
+_COSTS = ("rounds", "draft_tokens", "slim_rows", "slim_passes", "full_rows", "full_passes")
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
+DONE = b"data: [DONE]\n\n"
+
+
+def encode(value: dict[str, Any]) -> bytes:
+    """JSON in ASCII: no line separator or lone surrogate can reach a client unescaped."""
+    return _ENCODER.encode(value).encode()
+
+
+def sse(value: dict[str, Any]) -> bytes:
+    """One server-sent event."""
+    return b"data: " + encode(value) + b"\n\n"
+
+
+def _common(values: Iterable[Any]) -> Any:
+    distinct = set(values)
+    return distinct.pop() if len(distinct) == 1 else None
+
+
+def summary(choices: list[Choice]) -> dict[str, Any]:
+    """The `viaserve` object of these choices together."""
+    tokens = Counter(tier for choice in choices for tier in choice.tiers)
+    return {
+        "mode": _common(choice.plan.kind.value for choice in choices),
+        "exact": True,
+        "seed": _common(choice.spec.sampling.seed for choice in choices),
+        **{name: sum(getattr(choice.counters, name) for choice in choices) for name in _COSTS},
+        "tokens_by_tier": {tier.value: tokens[tier] for tier in Tier},
+    }
+
+
+def usage(num_prompt_tokens: int, choices: list[Choice]) -> dict[str, int]:
+    """OpenAI's usage; each prompt counts once, whatever n is."""
+    num_tokens = sum(choice.num_tokens for choice in choices)
+    return {
+        "prompt_tokens": num_prompt_tokens,
+        "completion_tokens": num_tokens,
+        "total_tokens": num_prompt_tokens + num_tokens,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What every chunk of one answer repeats."""
+
+    request_id: str
+    created: int
+    model: str
+    system_fingerprint: str | None
+
+
+class Wire:
+    """The parts that chat and text completions spell alike."""
+
+    id_prefix: str
+    whole_object: str
+    chunk_object: str
+
+    def __init__(self, identity: Identity, *, include_usage: bool, provenance: bool) -> None:
+        self._head = {
+            "id": self.id_prefix + identity.request_id,
+            "object": self.chunk_object,
+            "created": identity.created,
+            "model": identity.model,
+            "system_fingerprint": identity.system_fingerprint,
+        }
+        self._tail = {"usage": None} if include_usage else {}
+        self._provenance = provenance
+
+    def opening(self, choice: Choice) -> bytes:
+        """What is sent when a choice begins."""
+        raise NotImplementedError
+
+    def chunk(self, choice: Choice, text: str, tiers: list[Tier]) -> bytes:
+        """One event of a stream; finishes the choice if it has finished."""
+        extension: dict[str, Any] = {}
+        if self._provenance:
+            extension["tiers"] = [tier.value for tier in tiers]
+        if choice.finish is not None:
+            extension |= summary([choice])
+        tail = {"viaserve": extension, **self._tail} if extension else self._tail
+        return sse({**self._head, "choices": [self._part(choice, text)], **tail})
+
+    def usage_chunk(self, num_prompt_tokens: int, choices: list[Choice]) -> bytes:
+        """The last chunk, if the client asked for usage."""
+        return sse({**self._head, "choices": [], "usage": usage(num_prompt_tokens, choices)})
+
+    def whole(self, num_prompt_tokens: int, choices: list[Choice]) -> bytes:
+        """The answer to a request that does not stream."""
+        whole = {
+            **self._head,
+            "object": self.whole_object,
+            "choices": [
+                {**self._answer(choice), "viaserve": self._of_choice(choice)} for choice in choices
+            ],
+            "usage": usage(num_prompt_tokens, choices),
+            "viaserve": summary(choices),
+        }
+        return encode(whole)
+
+    def _of_choice(self, choice: Choice) -> dict[str, Any]:
+        own = summary([choice])
+        if self._provenance:
+            runs = itertools.groupby(choice.tiers)
+            own["provenance"] = [[tier.value, len(list(run))] for tier, run in runs]
+        return own
+
+    def _part(self, choice: Choice, text: str) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def _answer(self, choice: Choice) -> dict[str, Any]:
+        raise NotImplementedError
+
+
+class ChatWire(Wire):
+    """chat.completion and chat.completion.chunk."""
+
+    id_prefix = "chatcmpl-"
+    whole_object = "chat.completion"
+    chunk_object = "chat.completion.chunk"
+
+    def opening(self, choice: Choice) -> bytes:
+        """The chunk that names the role."""
+        part = self._piece(choice.index, {"role": "assistant", "content": ""}, None)
+        return sse({**self._head, "choices": [part], **self._tail})
+
+    def _part(self, choice: Choice, text: str) -> dict[str, Any]:
+        return self._piece(choice.index, {"content": text} if text else {}, choice.finish)
+
+    @staticmethod
+    def _piece(index: int, delta: dict[str, str], finish: str | None) -> dict[str, Any]:
+        return {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}
+
+    def _answer(self, choice: Choice) -> dict[str, Any]:
+        message = {"role": "assistant", "content": choice.text, "refusal": None}
+        return {
+            "index": choice.index,
+            "message": message,
+            "logprobs": None,
+            "finish_reason": choice.finish,
+        }
+
+
+class CompletionWire(Wire):
+    """text_completion, whole and in chunks."""
+
+    id_prefix = "cmpl-"
+    whole_object = chunk_object = "text_completion"
+
+    def opening(self, choice: Choice) -> bytes:
+        """Nothing: a text completion begins with its text."""
+        return b""
+
+    def _part(self, choice: Choice, text: str) -> dict[str, Any]:
+        return {
+            "index": choice.index,
+            "text": text,
+            "logprobs": None,
+            "finish_reason": choice.finish,
+        }
+
+    def _answer(self, choice: Choice) -> dict[str, Any]:
+        return self._part(choice, choice.text)

@@ -1,0 +1,45 @@
+"""What the ingress is told of the model, the limits and the keys. Pure values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from policies.vocabulary import Plan, PlanKind, SamplingParams
+
+
+@dataclass(frozen=True, slots=True)
+class IngressSettings:
+    """Limits and defaults of one served model.
+
+    `max_context`: tokens of prompt and answer together. `default_max_tokens`: None fills the
+    context. `max_choices` bounds n times the prompts of a request. `plan` serves mode "auto".
+    `sampling` holds the values of parameters that a request leaves out. `api_keys`: empty
+    is open. `aliases`: other names under which the model may be asked for. `echo_request_id`:
+    false where a proxy in front already sends X-Request-Id back.
+    """
+
+    model_name: str
+    max_context: int
+    vocab_size: int
+    eos_ids: frozenset[int]
+    aliases: tuple[str, ...] = ()
+    default_max_tokens: int | None = None
+    max_choices: int = 16
+    max_stop_strings: int = 16
+    max_stop_chars: int = 256
+    max_stop_ids: int = 64
+    max_logit_biases: int = 1024
+    max_body_bytes: int = 4 << 20
+    api_keys: tuple[str, ...] = field(default=(), repr=False)
+    plan: Plan = field(default_factory=lambda: Plan(PlanKind.THREE_TIER))
+    max_gamma: int = 16
+    max_block: int = 32
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+    system_fingerprint: str | None = None
+    owned_by: str = "viaserve"
+    echo_request_id: bool = True
+
+    @property
+    def served_names(self) -> tuple[str, ...]:
+        """Every name that a request may give as its model."""
+        return (self.model_name, *self.aliases)

@@ -1,0 +1,143 @@
+"""Commits in, text out: the state of each choice, and the loop that drives the backend.
+
+Tokens are taken one by one, so text, finish reason and token count do not depend on how the
+backend grouped them into commits. It knows no JSON and no HTTP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from actors.ingress.admission import Admitted
+from actors.ingress.errors import Unavailable
+from actors.ingress.stops import StopMatcher
+from actors.ingress.text import StreamDecoder, TextCodec
+from actors.messages import GenerateRequest
+from policies.vocabulary import Commit, Counters, FinishReason, SessionSpec, Tier
+
+
+class Backend(Protocol):
+    """What runs the sessions, as the ingress sees it."""
+
+    def generate(self, request: GenerateRequest) -> AsyncGenerator[tuple[int, Commit], None]:
+        """(index in request.sessions, commit) until every session has finished.
+
+        Closing the generator cancels the request on every tier. Raises Overloaded before the
+        first commit, Unavailable at any time.
+        """
+        ...
+
+    async def health(self) -> dict[str, Any]:
+        """Facts for /health. Raises Unavailable where the process should be restarted."""
+        ...
+
+    async def ready(self) -> tuple[bool, dict[str, Any]]:
+        """Whether requests can be served now, and why (not)."""
+        ...
+
+    async def version(self) -> dict[str, Any]:
+        """What is running, for /version."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """What one commit adds to a choice. `tiers` has one entry for each token counted."""
+
+    text: str
+    tiers: tuple[Tier, ...]
+    finish: str | None
+
+
+class Choice:
+    """One answer as it grows. `num_tokens` counts stop tokens and cut text's tokens too."""
+
+    def __init__(
+        self, index: int, spec: SessionSpec, decoder: StreamDecoder, matcher: StopMatcher
+    ) -> None:
+        self.index = index
+        self.spec = spec
+        self.plan = spec.plan
+        self.counters = Counters()
+        self.tiers: list[Tier] = []
+        self.finish: str | None = None
+        self._decoder = decoder
+        self._matcher = matcher
+        self._pieces: list[str] = []
+
+    @property
+    def num_tokens(self) -> int:
+        """completion_tokens of this choice."""
+        return len(self.tiers)
+
+    @property
+    def text(self) -> str:
+        """The answer so far."""
+        return "".join(self._pieces)
+
+    def take(self, commit: Commit) -> Delta:
+        """Add a commit. Raises Unavailable if the backend gave the session up."""
+        assert self.finish is None
+        if commit.finish is FinishReason.CANCELLED:
+            raise Unavailable("The server cancelled this request.")
+        self.counters, self.plan = commit.counters, commit.plan
+        num_before, pieces = self.num_tokens, []
+        hidden = self._hidden_token(commit)
+        for token, tier in zip(commit.tokens, commit.tiers, strict=True):
+            self.tiers.append(tier)
+            if token != hidden:
+                pieces.append(self._matcher.push(self._decoder.push(token)))
+            if self._matcher.matched:
+                break
+        if commit.finish is not None and not self._matcher.matched:
+            pieces.append(self._matcher.push(self._decoder.flush()))
+            pieces.append(self._matcher.flush())
+        if self._matcher.matched:
+            self.finish = FinishReason.STOP.value
+        elif commit.finish is not None:
+            self.finish = commit.finish.value
+        text = "".join(pieces)
+        self._pieces.append(text)
+        return Delta(text, tuple(self.tiers[num_before:]), self.finish)
+
+    def _hidden_token(self, commit: Commit) -> int | None:
+        """The stop token that ends the session with this commit; it is never shown."""
+        if commit.finish is not FinishReason.STOP or not commit.tokens:
+            return None
+        last = commit.tokens[-1]
+        return last if last in self.spec.stop_ids else None
+
+
+def open_choices(admitted: Admitted, codec: TextCodec) -> list[Choice]:
+    """A fresh choice for each session."""
+    return [
+        Choice(index, spec, codec.stream_decoder(), StopMatcher(admitted.stops))
+        for index, spec in enumerate(admitted.generate.sessions)
+    ]
+
+
+async def drive(
+    backend: Backend, request: GenerateRequest, choices: list[Choice]
+) -> AsyncGenerator[tuple[Choice, Delta], None]:
+    """Run `request` and yield what each commit adds, until every choice has finished.
+
+    The backend's generator is closed early, which cancels, only if a stop string ended a
+    choice that the backend would continue, or if this generator is closed itself.
+    """
+    commits = backend.generate(request)
+    running = set(range(len(choices)))
+    try:
+        async for index, commit in commits:
+            choice = choices[index]
+            if commit.finish is not None:
+                running.discard(index)
+            if choice.finish is None:
+                yield choice, choice.take(commit)
+            if running and all(choice.finish for choice in choices):
+                break
+    finally:
+        await commits.aclose()
+    if not all(choice.finish for choice in choices):
+        raise Unavailable("The server ended this request before its answer was complete.")

@@ -1,0 +1,150 @@
+"""A router's view of one worker: who waits for it, what is in flight, how long things take."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from actors.messages import StepRequest, WorkerReport
+from policies.batching import (
+    BatchLimits,
+    Candidate,
+    Grant,
+    decode_burst,
+    hold_s,
+    in_flight_limit,
+    select,
+)
+from policies.session import Session
+from policies.vocabulary import Tier
+from policies.work import WorkKind
+
+_SMOOTHING = 0.2
+_RELEASES_PER_STEP = 1024
+
+
+@dataclass(slots=True)
+class Waiter:
+    """A session in a lane. `since`: clock seconds at which it began to wait. `alone`: it
+    shares no step."""
+
+    session: Session
+    since: float
+    alone: bool = False
+
+
+@dataclass(slots=True)
+class Lane:
+    """One worker. `hop_s` and `step_s` are exponentially weighted seconds of a call's way to
+    the worker and back, and of its computing."""
+
+    worker_id: str
+    handle: Any
+    report: WorkerReport
+    max_in_flight: int
+    decode_tokens: int
+    waiting: dict[str, Waiter] = field(default_factory=dict)
+    homes: set[str] = field(default_factory=set)
+    releases: list[str] = field(default_factory=list)
+    in_flight: int = 0
+    steps: int = 0
+    busy_s: float = 0.0
+    hop_s: float = 0.0
+    step_s: float = 0.0
+    hold: asyncio.TimerHandle | None = None
+
+    @property
+    def tiers(self) -> tuple[Tier, ...]:
+        """What the worker hosts."""
+        return self.report.tiers
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another step may be sent now."""
+        return self.in_flight < in_flight_limit(self.hop_s, self.step_s, self.max_in_flight)
+
+    def holds(self, expected: list[Lane], wake: Callable[[], None]) -> bool:
+        """Whether to leave the waiting sessions for the moment: others of this worker's are
+        about to come back, one from each lane of `expected`. `wake` is called when it ends.
+        """
+        if not self.waiting or self.in_flight or not expected:
+            return self.end_hold()
+        if self.hold is not None:
+            return not self.hold.cancelled() and self.hold.when() > _loop_time()
+        expected_in_s = max(lane.step_s + lane.hop_s for lane in expected)
+        wait_s = hold_s(len(self.waiting), len(expected), expected_in_s, self.step_s)
+        if wait_s == 0.0:
+            return False
+        self.hold = asyncio.get_running_loop().call_later(wait_s, wake)
+        return True
+
+    def end_hold(self) -> bool:
+        """Take its timer back, if it holds; always False."""
+        if self.hold is not None:
+            self.hold.cancel()
+            self.hold = None
+        return False
+
+    def next_step(self, now: float) -> tuple[StepRequest, list[Session]] | None:
+        """The next call and its sessions, in item order; None where there is nothing to do."""
+        if not self.waiting and not self.releases:
+            return None
+        self.end_hold()
+        grants = self._grants(now)
+        chosen = [(self.waiting.pop(g.session_id).session, g.rows) for g in grants]
+        others = sum(session.wants is not WorkKind.DECODE for session, _ in chosen)
+        burst = decode_burst(others, self.decode_tokens)
+        items = tuple(s.dispatch(self.worker_id, rows, burst) for s, rows in chosen)
+        release = tuple(self.releases[:_RELEASES_PER_STEP])
+        del self.releases[:_RELEASES_PER_STEP]
+        return StepRequest(items, release), [session for session, _ in chosen]
+
+    def _grants(self, now: float) -> list[Grant]:
+        limits = BatchLimits(self.report.token_budget, self.report.slots)
+        alone = next((sid for sid, w in self.waiting.items() if w.alone), None)
+        candidates = [
+            Candidate(sid, w.session.rows_wanted(self.worker_id), now - w.since)
+            for sid, w in self.waiting.items()
+            if alone is None or sid == alone
+        ]
+        return select(candidates, limits)
+
+    def measured(self, wall_s: float, busy_s: float, num_items: int) -> None:
+        """Take in how long a call took; calls without items say nothing of a step."""
+        self.steps += 1
+        self.busy_s += busy_s
+        if num_items and self.in_flight == 0:
+            self.hop_s += _SMOOTHING * (max(wall_s - busy_s, 0.0) - self.hop_s)
+            self.step_s += _SMOOTHING * (busy_s - self.step_s)
+
+    def describe(self) -> dict[str, Any]:
+        """The lane for status pages; times in seconds."""
+        report = self.report
+        return {
+            "worker_id": self.worker_id,
+            "pool": report.pool,
+            "pid": report.pid,
+            "tiers": [str(tier) for tier in report.tiers],
+            "row_invariant": report.row_invariant,
+            "sessions": len(self.homes),
+            "held_sessions": report.sessions,
+            "slots": {str(tier): stats.sessions for tier, stats in report.engines.items()},
+            "waiting": len(self.waiting),
+            "in_flight": self.in_flight,
+            "steps": self.steps,
+            "busy_s": self.busy_s,
+            "hop_s": self.hop_s,
+            "step_s": self.step_s,
+        }
+
+
+def _loop_time() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def least_loaded(lanes: list[Lane], hosts: Callable[[Lane], bool]) -> Lane | None:
+    """The lane with the fewest sessions at home among those that host what is asked."""
+    fit = [lane for lane in lanes if hosts(lane)]
+    return min(fit, key=lambda lane: (len(lane.homes), lane.worker_id), default=None)

@@ -1,0 +1,85 @@
+"""The typed messages between ingress, router and workers. Token ids only, never text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from actors.engine.seam import EngineStats
+from policies.vocabulary import SessionSpec, Tier
+from policies.work import WorkItem, WorkReply
+
+
+@dataclass(frozen=True, slots=True)
+class StepRequest:
+    """One call to a worker: the work of all sessions waiting for it, and sessions to drop."""
+
+    items: tuple[WorkItem, ...]
+    release: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StepReply:
+    """The replies in the order of the items. `busy_s`: seconds the worker computed."""
+
+    replies: tuple[WorkReply, ...]
+    busy_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateRequest:
+    """Ingress to router: the choices of one request, all of them admitted or none."""
+
+    request_id: str
+    sessions: tuple[SessionSpec, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Router to ingress instead of commits: the request ends here.
+
+    overloaded: the queue is full, try again after `retry_after_s`; unavailable: no full
+    worker within the bound; internal: a step failed again and again.
+    """
+
+    kind: Literal["overloaded", "unavailable", "internal"]
+    message: str
+    retry_after_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReport:
+    """What a worker says of itself once it has loaded, and from then on when asked.
+
+    `weight_bytes`: of all its tiers together, shared weights counted once.
+    """
+
+    worker_id: str
+    pool: str
+    tiers: tuple[Tier, ...]
+    device: str
+    threads: int
+    pid: int
+    slots: int
+    slot_tokens: int
+    token_budget: int
+    row_invariant: bool
+    sessions: int
+    weight_bytes: int
+    engines: dict[Tier, EngineStats]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerEntry:
+    """A worker as the registry lists it: how to call it, and its last report."""
+
+    handle: Any
+    report: WorkerReport
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """All live workers; `version` changes when one comes or goes."""
+
+    version: int
+    workers: tuple[WorkerEntry, ...]

@@ -1,0 +1,319 @@
+"""The router: takes requests in, batches their sessions' work, and calls the workers.
+
+It knows sessions by their state machine and workers by their lane; no text, no model, no Ray
+(calls and membership are handed in). Every method runs on one event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from actors.lanes import Lane, Waiter, least_loaded
+from actors.messages import GenerateRequest, Membership, Refusal, StepReply, StepRequest
+from actors.pool import WorkerGone
+from policies.session import Session, State
+from policies.vocabulary import Commit, PlanKind, Tier
+from policies.work import WorkKind
+
+logger = logging.getLogger("ray.serve")
+
+Call = Callable[[Any, StepRequest], Awaitable[StepReply]]
+"""Sends a step to a worker's handle. Raises WorkerGone when the worker is dead."""
+
+Output = tuple[int, Commit] | Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class RouterSettings:
+    """Bounds of one router. `max_running` sessions are served at once, `max_queued` more wait.
+
+    A session without a full worker waits `worker_wait_s`; a step is given up after
+    `step_timeout_s`; `decode_tokens`: tokens that plain decoding asks for in one call.
+    """
+
+    max_running: int = 16
+    max_queued: int = 64
+    max_in_flight: int = 2
+    decode_tokens: int = 4
+    worker_wait_s: float = 60.0
+    step_timeout_s: float = 300.0
+    max_failures: int = 3
+
+
+@dataclass(slots=True, eq=False)
+class _Running:
+    """A session, where its output goes, and the workers it calls home."""
+
+    session: Session
+    index: int
+    inbox: asyncio.Queue[Output]
+    homes: dict[WorkKind, str] = field(default_factory=dict)
+    failures: int = 0
+    started_s: float = 0.0
+
+
+class Router:
+    """One router replica."""
+
+    def __init__(
+        self, settings: RouterSettings, call: Call, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._settings = settings
+        self._call = call
+        self._clock = clock
+        self._lanes: dict[str, Lane] = {}
+        self._queue: deque[_Running] = deque()
+        self._running: dict[str, _Running] = {}
+        self._homeless: dict[str, asyncio.TimerHandle] = {}
+        self._steps: set[asyncio.Task[None]] = set()
+        self._kicked = False
+        self._service_s = 1.0
+
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[list[Output], None]:
+        """Commits of all sessions of the request, with the session's index, in batches.
+
+        Ends when all are finished, or with a Refusal. Closing it cancels what is left.
+        """
+        if refusal := self._refusal(len(request.sessions)):
+            yield [refusal]
+            return
+        inbox: asyncio.Queue[Output] = asyncio.Queue()
+        entered = [_Running(Session(s), i, inbox) for i, s in enumerate(request.sessions)]
+        self._queue.extend(entered)
+        self._kick()
+        try:
+            unfinished = len(entered)
+            while unfinished:
+                outputs = [await inbox.get()]
+                while not inbox.empty():
+                    outputs.append(inbox.get_nowait())
+                unfinished -= sum(
+                    isinstance(o, Refusal) or o[1].finish is not None for o in outputs
+                )
+                if any(isinstance(o, Refusal) for o in outputs):
+                    unfinished = 0
+                yield outputs
+        finally:
+            for running in entered:
+                self._leave(running)
+            self._kick()
+
+    def _refusal(self, num_sessions: int) -> Refusal | None:
+        waiting = len(self._queue) + num_sessions
+        room = max(self._settings.max_running - len(self._running), 0)
+        if waiting - room <= self._settings.max_queued:
+            return None
+        wait_s = max(
+            1.0, math.ceil(len(self._queue) * self._service_s / self._settings.max_running)
+        )
+        return Refusal("overloaded", "the queue is full; try again later", wait_s)
+
+    def _leave(self, running: _Running) -> None:
+        """Take the session out everywhere; once is enough, twice does no harm."""
+        session = running.session
+        session.cancel()
+        if running in self._queue:
+            self._queue.remove(running)
+        if self._running.pop(session.session_id, None) is None:
+            return
+        self._service_s += 0.1 * (self._clock() - running.started_s - self._service_s)
+        if (timer := self._homeless.pop(session.session_id, None)) is not None:
+            timer.cancel()
+        for lane in self._lanes.values():
+            lane.waiting.pop(session.session_id, None)
+            lane.homes.discard(session.session_id)
+            if lane.worker_id in session.workers:
+                lane.releases.append(session.session_id)
+
+    def set_members(self, membership: Membership) -> None:
+        """Take in who is there; sessions of workers that left move on."""
+        present = {entry.report.worker_id: entry for entry in membership.workers}
+        for lane in list(self._lanes.values()):
+            entry = present.get(lane.worker_id)
+            if entry is None or entry.handle != lane.handle:
+                self._lose(lane)
+        for worker_id, entry in present.items():
+            if worker_id in self._lanes:
+                self._lanes[worker_id].report = entry.report
+            else:
+                settings = self._settings
+                self._lanes[worker_id] = Lane(
+                    worker_id,
+                    entry.handle,
+                    entry.report,
+                    settings.max_in_flight,
+                    settings.decode_tokens,
+                )
+        for session_id in list(self._homeless):
+            self._place(self._running[session_id])
+        self._kick()
+
+    def _is_current(self, lane: Lane) -> bool:
+        """False once the lane was lost: its sessions moved on, what it still answers is stale."""
+        return self._lanes.get(lane.worker_id) is lane
+
+    def _lose(self, lane: Lane) -> None:
+        if not self._is_current(lane):
+            return
+        del self._lanes[lane.worker_id]
+        lane.end_hold()
+        for running in self._running.values():
+            session = running.session
+            waits_here = session.session_id in lane.waiting
+            running.homes = {k: w for k, w in running.homes.items() if w != lane.worker_id}
+            was_busy = session.wants is None
+            session.on_lost(lane.worker_id)
+            if waits_here or (was_busy and session.wants is not None):
+                self._place(running)
+
+    def _kick(self) -> None:
+        """Schedule one pass of `_advance`; what happens until then shares its steps."""
+        if not self._kicked:
+            self._kicked = True
+            asyncio.get_running_loop().call_soon(self._advance)
+
+    def _advance(self) -> None:
+        """Admit who waits, then send every worker with room its next step."""
+        self._kicked = False
+        while self._queue and len(self._running) < self._settings.max_running:
+            self._admit(self._queue.popleft())
+        for lane in list(self._lanes.values()):
+            if lane.holds(self._expected(lane), self._kick):
+                continue
+            while lane.has_room and (step := lane.next_step(self._clock())) is not None:
+                lane.in_flight += 1
+                task = asyncio.create_task(self._step(lane, *step))
+                self._steps.add(task)
+                task.add_done_callback(self._steps.discard)
+
+    def _expected(self, lane: Lane) -> list[Lane]:
+        """Where sessions of this full worker are that propose at another worker just now."""
+        proposing = (State.WAIT_PROPOSE, State.BUSY_PROPOSE)
+        places = [
+            self._lanes.get(running.homes.get(WorkKind.PROPOSE, ""))
+            for running in self._running.values()
+            if running.homes.get(WorkKind.VERIFY) == lane.worker_id
+            and running.session.state in proposing
+        ]
+        return [place for place in places if place is not None and place is not lane]
+
+    def _admit(self, running: _Running) -> None:
+        running.started_s = self._clock()
+        self._running[running.session.session_id] = running
+        self._place(running)
+
+    def _place(self, running: _Running) -> None:
+        """Put the session into the lane of a worker that does what it wants next.
+
+        Without one it is homeless, for at most `worker_wait_s` since it became so.
+        """
+        session = running.session
+        if session.wants is WorkKind.PROPOSE and self._home(running) is None:
+            session.skip_proposing()
+        if (lane := self._home(running)) is not None:
+            if (timer := self._homeless.pop(session.session_id, None)) is not None:
+                timer.cancel()
+            alone = running.failures > 0
+            lane.waiting[session.session_id] = Waiter(session, self._clock(), alone)
+        elif session.session_id not in self._homeless:
+            self._homeless[session.session_id] = asyncio.get_running_loop().call_later(
+                self._settings.worker_wait_s, self._give_up, running
+            )
+
+    def _home(self, running: _Running) -> Lane | None:
+        """The session's worker for its kind of work: the one that knows it, or the idlest."""
+        kind = running.session.wants
+        role = WorkKind.PROPOSE if kind is WorkKind.PROPOSE else WorkKind.VERIFY
+        if (known := self._lanes.get(running.homes.get(role, ""))) is not None:
+            return known
+        needed = {Tier.FULL}
+        if role is WorkKind.PROPOSE:
+            three = running.session.plan.kind is PlanKind.THREE_TIER
+            needed = {Tier.DRAFT, Tier.SLIM} if three else {Tier.DRAFT}
+        lane = least_loaded(list(self._lanes.values()), lambda at: needed <= set(at.tiers))
+        if lane is not None:
+            running.homes[role] = lane.worker_id
+            lane.homes.add(running.session.session_id)
+        return lane
+
+    def _give_up(self, running: _Running) -> None:
+        wait_s = self._settings.worker_wait_s
+        self._refuse(running, "unavailable", f"no worker with the full model within {wait_s:g} s")
+        self._kick()
+
+    def _refuse(self, running: _Running, kind: Any, message: str) -> None:
+        running.inbox.put_nowait(Refusal(kind, message))
+        self._leave(running)
+
+    async def _step(self, lane: Lane, request: StepRequest, sessions: list[Session]) -> None:
+        """One call to a worker, and what its reply means for the sessions."""
+        begin = self._clock()
+        reply: StepReply | None = None
+        try:
+            reply = await asyncio.wait_for(
+                self._call(lane.handle, request), self._settings.step_timeout_s
+            )
+        except (WorkerGone, TimeoutError) as error:
+            logger.warning("worker %s lost: %s", lane.worker_id, error or "no answer in time")
+            self._lose(lane)
+        except Exception:
+            logger.exception("a step of worker %s failed", lane.worker_id)
+            if self._is_current(lane):
+                self._failed(lane, sessions)
+        finally:
+            lane.in_flight -= 1
+        if reply is not None and self._is_current(lane):
+            lane.measured(self._clock() - begin, reply.busy_s, len(request.items))
+            self._take_in(lane, reply, sessions)
+        self._kick()
+
+    def _take_in(self, lane: Lane, reply: StepReply, sessions: list[Session]) -> None:
+        for session, answer in zip(sessions, reply.replies, strict=True):
+            running = self._running.get(session.session_id)
+            commit = session.on_reply(lane.worker_id, answer)
+            if running is None:
+                continue
+            if commit is not None:
+                running.failures = 0
+                running.inbox.put_nowait((running.index, commit))
+            if session.state is State.DONE:
+                self._leave(running)
+            elif session.wants is not None:
+                self._place(running)
+
+    def _failed(self, lane: Lane, sessions: list[Session]) -> None:
+        """The worker lives, but the step raised: each session tries again a few times, alone,
+        so that the one to blame takes no other with it."""
+        for session in sessions:
+            if (running := self._running.get(session.session_id)) is None:
+                continue
+            session.on_lost(lane.worker_id)
+            lane.releases.append(session.session_id)
+            running.failures += 1
+            if running.failures >= self._settings.max_failures:
+                self._refuse(running, "internal", "the step failed repeatedly")
+            elif session.wants is not None:
+                self._place(running)
+
+    @property
+    def idle(self) -> bool:
+        """Nothing runs, waits, is in flight or is left to release."""
+        lanes = self._lanes.values()
+        busy = any(lane.waiting or lane.in_flight or lane.releases for lane in lanes)
+        return not (self._running or self._queue or self._steps or busy)
+
+    def status(self) -> dict[str, Any]:
+        """A snapshot for health pages and tests; times in seconds."""
+        return {
+            "running": len(self._running),
+            "queued": len(self._queue),
+            "steps_in_flight": len(self._steps),
+            "workers": [lane.describe() for lane in self._lanes.values()],
+        }

@@ -1,0 +1,87 @@
+"""The worker: the process that holds weights and caches of one or more tiers and does steps.
+
+A plain class; `cluster.placement` makes the Ray actor of it. Steps come one at a time, the
+report may be asked beside a running step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from dataclasses import dataclass
+
+import torch
+
+from actors.engine.build import EngineSpec, build_engines
+from actors.engine.invariance import rows_are_invariant
+from actors.engine.seam import Engine
+from actors.engine.transformers_engine import TransformersEngine, weight_bytes
+from actors.lease import ComputeLease
+from actors.messages import StepReply, StepRequest, WorkerReport
+from actors.tiers import TierHost
+from policies.vocabulary import Tier
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSpec:
+    """What a worker is to be. `threads` 0: leave torch's default (CUDA). `niceness` is added
+    to the process's; `lease`: name of the cores it shares with others, None for its own."""
+
+    worker_id: str
+    pool: str
+    engine: EngineSpec
+    threads: int
+    niceness: int
+    lease: str | None
+
+
+class Worker:
+    """Loads its tiers on construction; then answers steps."""
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        if spec.threads:
+            torch.set_num_threads(spec.threads)
+        with contextlib.suppress(PermissionError):
+            os.nice(spec.niceness)
+        self._spec = spec
+        self._lease = ComputeLease(spec.lease)
+        self._engines = build_engines(spec.engine)
+        with self._lease:
+            self._row_invariant = all(map(_is_invariant, self._engines.values()))
+        self._host = TierHost(self._engines, time.monotonic)
+        self._weight_bytes = weight_bytes(
+            e.model for e in self._engines.values() if isinstance(e, TransformersEngine)
+        )
+
+    def step(self, request: StepRequest) -> StepReply:
+        """One batched call; see WorkItem."""
+        with self._lease:
+            begin = time.monotonic()
+            replies = self._host.step(request)
+            return StepReply(replies, busy_s=time.monotonic() - begin)
+
+    def report(self) -> WorkerReport:
+        """What it is and holds."""
+        spec = self._spec
+        return WorkerReport(
+            worker_id=spec.worker_id,
+            pool=spec.pool,
+            tiers=tuple(self._engines),
+            device=spec.engine.device,
+            threads=torch.get_num_threads(),
+            pid=os.getpid(),
+            slots=spec.engine.num_slots,
+            slot_tokens=spec.engine.slot_tokens,
+            token_budget=spec.engine.token_budget,
+            row_invariant=self._row_invariant,
+            sessions=self._host.num_sessions,
+            weight_bytes=self._weight_bytes,
+            engines={Tier(tier): stats for tier, stats in self._host.stats().items()},
+        )
+
+
+def _is_invariant(engine: Engine) -> bool:
+    if not isinstance(engine, TransformersEngine):
+        return True
+    return rows_are_invariant(engine, engine.vocab_size)

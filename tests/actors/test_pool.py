@@ -1,0 +1,199 @@
+"""Laws of a pool: one worker lives, is announced while it does, and never outlives the pool."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator
+
+import pytest
+
+from actors import pool as pool_module
+from actors.engine.build import EngineSpec, TierSource
+from actors.messages import WorkerEntry, WorkerReport
+from actors.pool import Pool, WorkerGone
+from actors.worker import WorkerSpec
+from policies.vocabulary import Tier
+from tests.actors.fakes import LARGE, FakeWorker, tasks_since, until
+
+HEARTBEAT_S = 2.0
+
+
+class Workers:
+    """Starts handles, which are worker ids. `loaded` unset holds the reports; a worker in
+    `dying` is gone when asked."""
+
+    def __init__(self) -> None:
+        self.loaded = asyncio.Event()
+        self.loaded.set()
+        self.dying: set[str] = set()
+        self.alive: list[str] = []
+        self.spawned: list[str] = []
+
+    def spawn(self, spec: WorkerSpec) -> str:
+        self.spawned.append(spec.worker_id)
+        self.alive.append(spec.worker_id)
+        return spec.worker_id
+
+    async def report(self, handle: str) -> WorkerReport:
+        await self.loaded.wait()
+        if handle in self.dying:
+            raise WorkerGone("killed by the kernel")
+        return FakeWorker(handle, LARGE).entry.report
+
+    def kill(self, handle: str) -> None:
+        self.alive.remove(handle)
+
+
+class Registry:
+    """Remembers who is listed; can be away."""
+
+    def __init__(self) -> None:
+        self.listed: dict[str, WorkerEntry] = {}
+        self.away = False
+        self.heard = 0
+
+    async def announce(self, entry: WorkerEntry) -> None:
+        self.heard += 1
+        if self.away:
+            raise ConnectionError("the registry is restarting")
+        self.listed[entry.report.worker_id] = entry
+
+    async def withdraw(self, worker_id: str) -> None:
+        if self.away:
+            raise ConnectionError("the registry is restarting")
+        self.listed.pop(worker_id, None)
+
+
+class Naps:
+    """Stands in for `asyncio.sleep`: each nap lasts until it is ended."""
+
+    def __init__(self) -> None:
+        self.lengths_s: list[float] = []
+        self._ended = asyncio.Semaphore(0)
+
+    async def __call__(self, seconds: float) -> None:
+        self.lengths_s.append(seconds)
+        await self._ended.acquire()
+
+    async def end(self) -> None:
+        """Let the current nap pass, and wait for the next one."""
+        count = len(self.lengths_s)
+        self._ended.release()
+        await until(lambda: len(self.lengths_s) > count)
+
+
+class Supervised:
+    """A pool under supervision, with everything it touches."""
+
+    def __init__(self, naps: Naps) -> None:
+        names = itertools.count()
+        engine = EngineSpec({Tier.FULL: TierSource("model")}, "float32", "cpu", 1, 64, 64)
+        self.naps = naps
+        self.workers, self.registry = Workers(), Registry()
+        self.pool = Pool(
+            lambda: WorkerSpec(f"large-{next(names)}", "large", engine, 1, 0, None),
+            self.workers,
+            self.registry,
+            HEARTBEAT_S,
+        )
+
+    def start(self) -> None:
+        self.task = asyncio.create_task(self.pool.supervise())
+
+    async def serve(self) -> None:
+        """Start, and wait for the first nap."""
+        self.start()
+        await until(lambda: self.naps.lengths_s)
+
+    async def stop(self) -> None:
+        self.task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await self.task
+
+
+@pytest.fixture
+async def here(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Supervised]:
+    """Ends with: no worker lives, none is listed, no task is left."""
+    naps = Naps()
+    monkeypatch.setattr(pool_module.asyncio, "sleep", naps)
+    before = asyncio.all_tasks()
+    supervised = Supervised(naps)
+    yield supervised
+    if not supervised.task.done():
+        await supervised.stop()
+    assert supervised.workers.alive == []
+    assert supervised.registry.away or supervised.registry.listed == {}
+    assert supervised.pool.report is None
+    assert tasks_since(before) == set()
+
+
+async def test_worker_is_announced_once_loaded_and_renewed_each_heartbeat(here: Supervised):
+    here.workers.loaded.clear()
+    here.start()
+    await until(lambda: here.workers.spawned)
+    assert here.registry.listed == {}
+    here.workers.loaded.set()
+    await until(lambda: here.naps.lengths_s)
+    assert here.registry.listed["large-0"].handle == "large-0"
+    await here.naps.end()
+    await here.naps.end()
+    assert here.registry.heard == 3
+    assert here.naps.lengths_s == [HEARTBEAT_S] * 3
+    assert here.workers.spawned == ["large-0"]
+
+
+async def test_dead_worker_is_withdrawn_and_replaced_under_a_new_name(here: Supervised):
+    await here.serve()
+    here.workers.dying.add("large-0")
+    await here.naps.end()
+    assert here.registry.listed == {}
+    assert here.workers.alive == []
+    assert (here.pool.failures, here.pool.last_error) == (1, "killed by the kernel")
+    await here.naps.end()
+    assert set(here.registry.listed) == {"large-1"}
+    assert here.workers.alive == ["large-1"]
+    assert here.pool.starts == 2
+
+
+async def test_backoff_grows_with_each_failure_up_to_a_bound(here: Supervised):
+    here.workers.dying = {f"large-{i}" for i in range(100)}
+    await here.serve()
+    for _ in range(19):
+        await here.naps.end()
+    assert here.naps.lengths_s == [min(HEARTBEAT_S * n, 30.0) for n in range(1, 21)]
+
+
+@pytest.mark.parametrize("moment", ["not begun", "loading", "serving", "backing off"])
+async def test_cancelling_ends_the_worker_at_any_moment(here: Supervised, moment: str):
+    match moment:
+        case "loading":
+            here.workers.loaded.clear()
+        case "backing off":
+            here.workers.dying.add("large-0")
+    here.start()
+    match moment:
+        case "loading":
+            await until(lambda: here.workers.spawned)
+        case "serving" | "backing off":
+            await until(lambda: here.naps.lengths_s)
+    await here.stop()
+    assert here.workers.alive == []
+    assert here.registry.listed == {}
+
+
+async def test_registry_that_is_away_costs_no_worker(here: Supervised):
+    here.registry.away = True
+    await here.serve()
+    assert here.workers.alive == ["large-0"]
+    here.registry.away = False
+    await here.naps.end()
+    assert set(here.registry.listed) == {"large-0"}
+    assert here.workers.spawned == ["large-0"]
+
+
+async def test_worker_ends_with_the_pool_though_the_registry_is_away(here: Supervised):
+    await here.serve()
+    here.registry.away = True
+    await here.stop()
+    assert here.workers.alive == []
