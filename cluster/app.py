@@ -1,0 +1,211 @@
+"""The Serve application: ingress, routers and pools, bound together.
+
+The only file with Serve deployments. `serve run cluster.app:build config=FILE` and the config
+file itself (`serve deploy FILE`) come in through `build`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from importlib.metadata import version as package_version
+from pathlib import Path
+from typing import Any
+
+from ray import serve
+from ray.serve import Application
+from ray.serve.handle import DeploymentHandle
+
+from actors.ingress.app import create_app
+from actors.ingress.errors import Overloaded, Unavailable
+from actors.ingress.settings import IngressSettings
+from actors.ingress.text import TextCodec
+from actors.messages import GenerateRequest, Refusal
+from actors.pool import Pool
+from actors.router import Output, Router, RouterSettings
+from cluster import __version__
+from cluster.config import load, parse
+from cluster.placement import RayWorkers, RegistryClient, SpecMaker, call_worker
+from cluster.preflight import Facts, check
+from policies.vocabulary import Commit
+
+logger = logging.getLogger("ray.serve")
+_WATCH_S = 5.0
+
+
+class RouterDeployment:
+    """A router replica and its watch on the registry."""
+
+    def __init__(self, settings: RouterSettings) -> None:
+        self._router = Router(settings, call_worker)
+        self._watch = asyncio.get_running_loop().create_task(self._follow())
+
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[list[Output], None]:
+        """See Router."""
+        async with aclosing(self._router.generate(request)) as outputs:
+            async for output in outputs:
+                yield output
+
+    async def status(self) -> dict[str, Any]:
+        """See Router."""
+        return self._router.status()
+
+    async def _follow(self) -> None:
+        registry, version = RegistryClient(), -1
+        while True:
+            try:
+                members = await registry.watch(version, _WATCH_S)
+            except Exception:
+                logger.exception("the registry did not answer")
+                await asyncio.sleep(1.0)
+                continue
+            version = members.version
+            self._router.set_members(members)
+
+
+class PoolDeployment:
+    """A pool replica; its worker lives and dies with it."""
+
+    def __init__(self, make_spec: SpecMaker) -> None:
+        self._pool = Pool(make_spec, RayWorkers(make_spec.pool), RegistryClient())
+        self._task = asyncio.get_running_loop().create_task(self._pool.supervise())
+
+    def check_health(self) -> None:
+        """Serve's health check: the supervisor itself must be alive."""
+        if self._task.done():
+            raise RuntimeError("the pool's supervisor has ended")
+
+    async def __del__(self) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+
+class RouterBackend:
+    """The ingress's way to the routers."""
+
+    def __init__(self, router: DeploymentHandle, facts: dict[str, Any]) -> None:
+        self._generate = router.options(method_name="generate", stream=True)
+        self._status = router.options(method_name="status")
+        self._facts = facts
+
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[tuple[int, Commit], None]:
+        """Commits as they come; Overloaded or Unavailable where the router refuses."""
+        response: Any = self._generate.remote(request)
+        try:
+            async for outputs in response:
+                for output in outputs:
+                    if isinstance(output, Refusal):
+                        raise _as_error(output)
+                    yield output
+        finally:
+            response.cancel()
+
+    async def health(self) -> dict[str, Any]:
+        """The ingress answers, so it is alive."""
+        return {"status": "ok"}
+
+    async def ready(self) -> tuple[bool, dict[str, Any]]:
+        """Ready with a full worker; degraded without another tier that was configured."""
+        status = await self._status.remote()
+        here = {tier for worker in status["workers"] for tier in worker["tiers"]}
+        tiers = {tier: tier in here for tier in self._facts["tiers"]}
+        ready = tiers.get("full", False)
+        state = "ok" if all(tiers.values()) else "degraded" if ready else "loading"
+        return ready, {"status": state, "tiers": tiers, **status}
+
+    async def version(self) -> dict[str, Any]:
+        """Versions, model, and whether each full worker's machine keeps row invariance."""
+        workers = (await self._status.remote())["workers"]
+        kept = [w["row_invariant"] for w in workers if "full" in w["tiers"]]
+        return {**self._facts, "row_invariant": all(kept) if kept else None}
+
+
+class IngressDeployment:
+    """An ingress replica: the FastAPI application over the routers."""
+
+    def __init__(
+        self,
+        settings: IngressSettings,
+        model_dir: str,
+        facts: dict[str, Any],
+        router: DeploymentHandle,
+        pools: list[DeploymentHandle],
+    ) -> None:
+        # Pools are bound here only so that Serve deploys them with the application.
+        del pools
+        codec = TextCodec.load(model_dir)
+        self._app = create_app(settings, codec, RouterBackend(router, facts))
+
+    def __serve_build_asgi_app__(self) -> Any:
+        return self._app
+
+
+def compose(facts: Facts) -> Application:
+    """The application of checked facts."""
+    config = facts.config
+    # Serve must not queue or bound what the router bounds itself.
+    waiting = config.router.max_running + config.router.max_queued
+    open_requests = 4 * waiting * config.router.replicas
+    router = _deployment(
+        RouterDeployment,
+        name="router",
+        num_replicas=config.router.replicas,
+        max_ongoing_requests=open_requests,
+    ).bind(facts.router())
+    pools = [
+        _deployment(
+            PoolDeployment,
+            name=f"pool-{name}",
+            num_replicas=pool.replicas,
+        ).bind(SpecMaker(name, pool, facts.engine(pool)))
+        for name, pool in config.pools.items()
+    ]
+    ingress = _deployment(
+        serve.ingress()(IngressDeployment),
+        name="ingress",
+        num_replicas=config.ingress.replicas,
+        max_ongoing_requests=open_requests,
+    )
+    return ingress.bind(facts.ingress(), str(facts.model_dir), _about(facts), router, pools)
+
+
+def _deployment(replica: Any, **options: Any) -> Any:
+    """A Serve deployment of a plain class; none of ours computes, so none reserves a CPU."""
+    light = {
+        "ray_actor_options": {"num_cpus": 0},
+        "graceful_shutdown_timeout_s": 5,
+        "logging_config": {"enable_access_log": False},
+    }
+    return serve.deployment(replica, **light, **options)
+
+
+def _about(facts: Facts) -> dict[str, Any]:
+    return {
+        "version": __version__,
+        "model": facts.config.model.name,
+        "fingerprint": facts.fingerprint,
+        "dtype": facts.dtype,
+        "context": facts.config.model.context,
+        "tiers": sorted({str(t) for pool in facts.config.pools.values() for t in pool.tiers}),
+        "packages": {n: package_version(n) for n in ("ray", "torch", "transformers")},
+    }
+
+
+def _as_error(refusal: Refusal) -> Exception:
+    if refusal.kind == "overloaded":
+        return Overloaded(refusal.retry_after_s)
+    if refusal.kind == "unavailable":
+        return Unavailable(refusal.message)
+    return RuntimeError(refusal.message)
+
+
+def build(args: dict[str, Any]) -> Application:
+    """Serve's application builder: our config as arguments, or `config` with a file's path."""
+    if "config" in args:
+        overrides = [f"{key}={value}" for key, value in args.items() if key != "config"]
+        config, _ = load(Path(args["config"]), overrides)
+    else:
+        config = parse(args, "arguments")
+    return compose(check(config))

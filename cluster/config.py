@@ -1,0 +1,272 @@
+"""The one YAML file: a Serve config file whose application arguments are ours.
+
+Checked by pydantic at the edge; every error names the key and what is allowed there. Below
+this module nothing is read from files by name again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from policies.vocabulary import PlanKind, Tier
+
+ROOT = Path(__file__).resolve().parent.parent
+DEFAULT_CONFIG = ROOT / "config" / "default.yaml"
+IMPORT_PATH = "cluster.app:build"
+
+Positive = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class ConfigError(Exception):
+    """A config that cannot be served; one line for the user."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelConfig(_Section):
+    """The full model. `path` "default" is the embedded one (`python -m cluster fetch`)."""
+
+    path: str = "default"
+    name: str = "smollm2-135m-instruct"
+    aliases: tuple[str, ...] = ()
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    context: Positive = 4096
+
+
+class DraftConfig(_Section):
+    """The draft: a model folder, a route of the full model, or prompt lookup."""
+
+    kind: Literal["model", "route", "ngram"] = "ngram"
+    path: str | None = None
+    ngram_longest: Positive = 4
+    ngram_shortest: Positive = 2
+
+    @model_validator(mode="after")
+    def _path_fits_kind(self) -> DraftConfig:
+        if (self.path is None) != (self.kind == "ngram"):
+            raise ValueError(f"path is {'not used' if self.path else 'needed'} by kind {self.kind}")
+        if self.ngram_shortest > self.ngram_longest:
+            raise ValueError("ngram_shortest must be at most ngram_longest")
+        return self
+
+
+class SlimConfig(_Section):
+    """The slim verifier: a route file of the full model."""
+
+    route: str
+
+
+class PlanConfig(_Section):
+    """What mode "auto" does, and the bounds of what a request may ask for."""
+
+    mode: PlanKind = PlanKind.TWO_TIER
+    gamma: Positive = 4
+    block: Positive = 8
+    max_gamma: Positive = 16
+    max_block: Positive = 32
+
+    @field_validator("mode", mode="before")
+    @classmethod
+    def _off_is_a_word(cls, mode: Any) -> Any:
+        # YAML 1.1 reads a bare `off` as false.
+        return PlanKind.OFF if mode is False else mode
+
+    @model_validator(mode="after")
+    def _within_bounds(self) -> PlanConfig:
+        if self.gamma > self.max_gamma or self.block > self.max_block:
+            raise ValueError("gamma and block must be at most max_gamma and max_block")
+        return self
+
+
+class PoolConfig(_Section):
+    """One kind of hardware and the tiers it hosts; a replica is one worker.
+
+    `num_cpus` "auto": an equal share of this machine's cores (on a cluster give a number).
+    `threads`: compute threads of a worker, by default its CPUs. `cores`: "own", or shared with
+    other workers: "passive" (OpenMP threads sleep instead of spinning) or "lease" (workers
+    compute in turn). `niceness` is added to the process's where cores are shared.
+    `slots`: sessions whose keys and values are held; `token_budget`: rows of one forward.
+    """
+
+    tiers: Annotated[tuple[Tier, ...], Field(min_length=1)]
+    replicas: Positive = 1
+    device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")] = "cpu"
+    num_cpus: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
+    num_gpus: Annotated[float, Field(ge=0)] = 0
+    resources: dict[str, Annotated[float, Field(gt=0)]] = {}
+    label_selector: dict[str, str] = {}
+    threads: Positive | None = None
+    cores: Literal["own", "passive", "lease"] = "passive"
+    niceness: Annotated[int, Field(ge=0, le=19)] = 4
+    slots: Positive = 16
+    token_budget: Annotated[int, Field(ge=4)] = 256
+
+    @field_validator("tiers")
+    @classmethod
+    def _distinct(cls, tiers: tuple[Tier, ...]) -> tuple[Tier, ...]:
+        if len(set(tiers)) != len(tiers):
+            raise ValueError("a tier is named twice")
+        return tiers
+
+
+class RouterConfig(_Section):
+    """Routers and their bounds; see RouterSettings."""
+
+    replicas: Positive = 1
+    max_running: Positive = 16
+    max_queued: Annotated[int, Field(ge=0)] = 64
+    max_in_flight: Positive = 2
+    decode_tokens: Positive = 4
+    worker_wait_s: Seconds = 60.0
+    step_timeout_s: Seconds = 300.0
+
+
+class IngressConfig(_Section):
+    """The HTTP side. Keys come from `api_keys_file` (one a line) and the environment variable
+    VIASERVE_API_KEYS (comma-separated); with neither the endpoint is open."""
+
+    replicas: Positive = 1
+    max_body_bytes: Positive = 4 << 20
+    max_choices: Positive = 16
+    default_max_tokens: Positive | None = None
+    api_keys_file: str | None = None
+
+
+class Config(_Section):
+    """All of it."""
+
+    model: ModelConfig = ModelConfig()
+    draft: DraftConfig | None = DraftConfig()
+    slim: SlimConfig | None = None
+    plan: PlanConfig = PlanConfig()
+    pools: Annotated[dict[str, PoolConfig], Field(min_length=1)]
+    router: RouterConfig = RouterConfig()
+    ingress: IngressConfig = IngressConfig()
+
+    def hosts(self, tier: Tier) -> list[str]:
+        """The pools that host a tier."""
+        return [name for name, pool in self.pools.items() if tier in pool.tiers]
+
+    def on_machine(self, cores: int) -> Config:
+        """The same with every "auto" of `num_cpus` an equal share of the cores."""
+        sharing = sum(p.replicas for p in self.pools.values() if p.num_cpus == "auto")
+        pools = {
+            name: pool.model_copy(update={"num_cpus": cores / sharing})
+            if pool.num_cpus == "auto"
+            else pool
+            for name, pool in self.pools.items()
+        }
+        return self.model_copy(update={"pools": pools})
+
+    @model_validator(mode="after")
+    def _layout_is_possible(self) -> Config:
+        if not self.hosts(Tier.FULL):
+            raise ValueError("pools: no pool hosts the tier 'full'")
+        for tier, section in ((Tier.DRAFT, self.draft), (Tier.SLIM, self.slim)):
+            if self.hosts(tier) and section is None:
+                raise ValueError(f"pools: tier '{tier}' is hosted, but section '{tier}' is missing")
+        needs = {PlanKind.OFF: (), PlanKind.TWO_TIER: (Tier.DRAFT,)}.get(
+            self.plan.mode, (Tier.DRAFT, Tier.SLIM)
+        )
+        for tier in needs:
+            if not self.hosts(tier):
+                raise ValueError(f"plan.mode {self.plan.mode} needs a pool with tier '{tier}'")
+        if self.hosts(Tier.SLIM) and not self.screening_pools:
+            raise ValueError("pools: 'slim' must share a pool with 'draft'; their loop has no hop")
+        return self
+
+    @property
+    def screening_pools(self) -> list[str]:
+        """Pools that can serve three_tier: draft and slim in one worker."""
+        return [n for n in self.hosts(Tier.SLIM) if Tier.DRAFT in self.pools[n].tiers]
+
+
+class ServeFile(BaseModel):
+    """A Serve config file (ray.serve.schema.ServeDeploySchema) with one application of ours."""
+
+    model_config = ConfigDict(extra="allow")
+
+    http_options: dict[str, Any] = {}
+    applications: list[dict[str, Any]]
+
+    @property
+    def args(self) -> dict[str, Any]:
+        """Our part of it."""
+        return self.applications[0].get("args") or {}
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> tuple[Config, dict[str, Any]]:
+    """The config of a file with `key.path=value` overrides, and its HTTP options.
+
+    `http.KEY=value` overrides the HTTP options. ConfigError in one line.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"config {path}: {error.strerror}") from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not text, or no such date
+        raise ConfigError(f"config {path}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"config {path}: not a mapping")
+    args, http = raw, {}
+    if "applications" in raw:
+        try:
+            file = ServeFile.model_validate(raw)
+        except ValidationError as error:
+            raise ConfigError(f"config {path}: {_explain(error)}") from error
+        if not file.applications or file.applications[0].get("import_path") != IMPORT_PATH:
+            raise ConfigError(f"config {path}: applications.0.import_path must be {IMPORT_PATH}")
+        args, http = file.args, file.http_options
+    if not isinstance(args, dict):
+        raise ConfigError(f"config {path}: applications.0.args: not a mapping")
+    tree = {"http": dict(http), **args}
+    for override in overrides:
+        _set(tree, override)
+    http = tree.pop("http")
+    if not isinstance(http, dict):
+        raise ConfigError(f"config {path}: http: not a mapping")
+    return parse(tree, f"{path} with --set" if overrides else str(path)), http
+
+
+def parse(args: dict[str, Any], source: str) -> Config:
+    """A Config of plain values; ConfigError in one line that names the key."""
+    try:
+        return Config.model_validate(args)
+    except ValidationError as error:
+        raise ConfigError(f"config {source}: {_explain(error)}") from error
+
+
+def _set(tree: dict[str, Any], override: str) -> None:
+    path, equals, value = override.partition("=")
+    keys = path.split(".")
+    if not equals or not all(keys):
+        raise ConfigError(f"--set {override}: give key.path=value, like model.dtype=float32")
+    node = tree
+    for key in keys[:-1]:
+        node = node.setdefault(key, {})
+        if not isinstance(node, dict):
+            raise ConfigError(f"--set {override}: {key} is not a section")
+    try:
+        node[keys[-1]] = yaml.safe_load(value)
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"--set {override}: the value is not YAML") from error
+
+
+def _explain(error: ValidationError) -> str:
+    """Every complaint, key first; pydantic's texts name the allowed values."""
+    lines = []
+    for item in error.errors():
+        where = ".".join(str(part) for part in item["loc"])
+        text = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            text = "no such key here"
+        lines.append(f"{where}: {text}" if where else text)
+    return "; ".join(lines)

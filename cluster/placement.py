@@ -1,0 +1,162 @@
+"""Starts the processes that are plain Ray actors: workers and the registry.
+
+The only place that turns those classes into actors and says where they run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+import ray
+from ray.exceptions import RayActorError
+
+from actors.engine.build import EngineSpec
+from actors.messages import Membership, StepReply, StepRequest, WorkerEntry, WorkerReport
+from actors.pool import WorkerGone
+from actors.registry import Registry
+from actors.worker import Worker, WorkerSpec
+from cluster.config import PoolConfig
+
+NAMESPACE = "viaserve"
+_REGISTRY = "viaserve-registry"
+LEASED_SPIN_COUNT = "10000"
+"""About 0.1 ms: bridges the barriers of a step, and is over soon after the lease is given back."""
+
+
+def cpus_of(pool: PoolConfig) -> float:
+    """The CPUs of a worker, "auto" resolved (Config.on_machine)."""
+    assert not isinstance(pool.num_cpus, str)
+    return pool.num_cpus
+
+
+def threads_of(pool: PoolConfig) -> int:
+    """Compute threads of a worker: as set, or its CPUs."""
+    return pool.threads or max(1, int(cpus_of(pool)))
+
+
+def worker_env(pool: PoolConfig) -> dict[str, str]:
+    """Environment of a worker process. Threads that spin at a barrier on cores that others
+    need stall both, so shared cores mean sleeping there, or short spins under a lease."""
+    threads = str(threads_of(pool))
+    env = {
+        "OMP_NUM_THREADS": threads,
+        "MKL_NUM_THREADS": threads,
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    if pool.cores == "passive":
+        env |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
+    elif pool.cores == "lease":
+        env["GOMP_SPINCOUNT"] = LEASED_SPIN_COUNT
+    return env
+
+
+@dataclass(frozen=True, slots=True)
+class RayWorkers:
+    """Workers of one pool as Ray actors; the port that a Pool uses."""
+
+    pool: PoolConfig
+
+    def spawn(self, spec: WorkerSpec) -> Any:
+        """Start a worker actor with the pool's resources."""
+        pool = self.pool
+        options: dict[str, Any] = {
+            "num_cpus": cpus_of(pool),
+            "num_gpus": pool.num_gpus,
+            "resources": pool.resources,
+            "runtime_env": {"env_vars": worker_env(pool)},
+            "max_restarts": 0,
+            "max_concurrency": 1,
+        }
+        if pool.label_selector:
+            options["label_selector"] = pool.label_selector
+        # `report` has its own thread, so that a long step does not look like a dead worker.
+        remote: Any = ray.remote
+        actor = remote(concurrency_groups={"control": 1})(Worker)
+        return actor.options(**options).remote(spec)
+
+    async def report(self, handle: Any) -> WorkerReport:
+        """Ask a worker; waits until it has loaded."""
+        try:
+            return await handle.report.options(concurrency_group="control").remote()
+        except RayActorError as error:
+            raise WorkerGone(_reason(error)) from error
+
+    def kill(self, handle: Any) -> None:
+        """End it at once."""
+        ray.kill(handle)
+
+
+@dataclass(frozen=True, slots=True)
+class SpecMaker:
+    """Names and describes the workers of one pool."""
+
+    name: str
+    pool: PoolConfig
+    engine: EngineSpec
+
+    def __call__(self) -> WorkerSpec:
+        """A spec with a name of its own."""
+        return WorkerSpec(
+            worker_id=f"{self.name}-{uuid4().hex[:8]}",
+            pool=self.name,
+            engine=self.engine,
+            threads=threads_of(self.pool) if self.pool.device == "cpu" else 0,
+            niceness=0 if self.pool.cores == "own" else self.pool.niceness,
+            lease="cores" if self.pool.cores == "lease" else None,
+        )
+
+
+async def call_worker(handle: Any, request: StepRequest) -> StepReply:
+    """The router's way to a worker: one direct actor call."""
+    try:
+        return await handle.step.remote(request)
+    except RayActorError as error:
+        raise WorkerGone(_reason(error)) from error
+
+
+class RegistryClient:
+    """The registry actor of this cluster, made where it is missing."""
+
+    async def announce(self, entry: WorkerEntry) -> None:
+        """See Registry."""
+        await _registry_actor().announce.remote(entry)
+
+    async def withdraw(self, worker_id: str) -> None:
+        """See Registry."""
+        await _registry_actor().withdraw.remote(worker_id)
+
+    async def watch(self, version: int, timeout_s: float) -> Membership:
+        """See Registry."""
+        return await _registry_actor().watch.remote(version, timeout_s)
+
+
+def _registry_actor() -> Any:
+    return (
+        ray.remote(Registry)
+        .options(
+            name=_REGISTRY,
+            namespace=NAMESPACE,
+            get_if_exists=True,
+            lifetime="detached",
+            num_cpus=0,
+            max_concurrency=1000,
+            max_restarts=-1,
+        )
+        .remote()
+    )
+
+
+def end_registry() -> None:
+    """End the registry actor, if there is one."""
+    try:
+        ray.kill(ray.get_actor(_REGISTRY, namespace=NAMESPACE))
+    except ValueError:
+        return
+
+
+def _reason(error: RayActorError) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

@@ -1,0 +1,190 @@
+"""Checks a config against the files it names, before any process is started.
+
+Turns a Config into the frozen settings of the parts; every fault is one readable line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer
+
+from actors.engine.build import EngineSpec, TierSource, check_same_tokenizer, checked_route
+from actors.engine.loader import load_config
+from actors.engine.route import ModelError, fingerprint
+from actors.ingress.settings import IngressSettings
+from actors.router import RouterSettings
+from cluster.config import ROOT, Config, ConfigError, PoolConfig
+from cluster.fetch import fetch_default
+from policies.vocabulary import Plan, Tier
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the files say: everything the parts are built from."""
+
+    config: Config
+    model_dir: Path
+    fingerprint: str
+    dtype: str
+    sources: dict[Tier, TierSource]
+    eos_ids: frozenset[int]
+    vocab_size: int
+    api_keys: tuple[str, ...]
+
+    def engine(self, pool: PoolConfig) -> EngineSpec:
+        """What a worker of the pool builds."""
+        return EngineSpec(
+            tiers={tier: self.sources[tier] for tier in pool.tiers},
+            dtype=self.dtype,
+            device=pool.device,
+            num_slots=pool.slots,
+            slot_tokens=self.config.model.context,
+            token_budget=pool.token_budget,
+        )
+
+    def ingress(self) -> IngressSettings:
+        """What the HTTP side is told."""
+        config, plan = self.config, self.config.plan
+        return IngressSettings(
+            model_name=config.model.name,
+            aliases=config.model.aliases,
+            max_context=config.model.context,
+            vocab_size=self.vocab_size,
+            eos_ids=self.eos_ids,
+            default_max_tokens=config.ingress.default_max_tokens,
+            max_choices=config.ingress.max_choices,
+            max_body_bytes=config.ingress.max_body_bytes,
+            api_keys=self.api_keys,
+            plan=Plan(plan.mode, plan.gamma, plan.block),
+            max_gamma=plan.max_gamma,
+            max_block=plan.max_block,
+            system_fingerprint=f"fp_{self.fingerprint}",
+            echo_request_id=False,  # Serve's proxy does
+        )
+
+    def router(self) -> RouterSettings:
+        """What a router is told."""
+        router = self.config.router
+        return RouterSettings(
+            max_running=router.max_running,
+            max_queued=router.max_queued,
+            max_in_flight=router.max_in_flight,
+            decode_tokens=router.decode_tokens,
+            worker_wait_s=router.worker_wait_s,
+            step_timeout_s=router.step_timeout_s,
+        )
+
+
+def check(config: Config) -> Facts:
+    """ModelError, FetchError or ConfigError where the config cannot be served."""
+    config = config.on_machine(os.cpu_count() or 1)
+    model_dir = fetch_default() if config.model.path == "default" else _resolve(config.model.path)
+    model = load_config(model_dir)
+    limit = getattr(model, "max_position_embeddings", config.model.context)
+    if config.model.context > limit:
+        raise ConfigError(f"model.context: {config.model.context} is more than the model's {limit}")
+    tokenizer = _tokenizer(model_dir)
+    return Facts(
+        config=config,
+        model_dir=model_dir,
+        fingerprint=_fingerprint(model_dir),
+        dtype=_dtype(config),
+        sources=_sources(config, model_dir),
+        eos_ids=_eos_ids(model_dir, tokenizer),
+        vocab_size=model.vocab_size,
+        api_keys=_api_keys(config),
+    )
+
+
+def _resolve(path: str) -> Path:
+    """A path of the config: absolute, or relative to the repository root."""
+    return ROOT / Path(path).expanduser()
+
+
+def _dtype(config: Config) -> str:
+    if config.model.dtype != "auto":
+        return config.model.dtype
+    if any(pool.device != "cpu" for pool in config.pools.values()):
+        return "bfloat16"
+    return "bfloat16" if torch.cpu._is_avx512_bf16_supported() else "float32"
+
+
+def _sources(config: Config, model_dir: Path) -> dict[Tier, TierSource]:
+    sources = {Tier.FULL: TierSource(str(model_dir))}
+    if config.slim is not None:
+        route = _resolve(config.slim.route)
+        checked_route(model_dir, route)
+        sources[Tier.SLIM] = TierSource(str(model_dir), str(route))
+    draft = config.draft
+    if draft is not None and draft.kind == "ngram":
+        sources[Tier.DRAFT] = TierSource(
+            ngram_longest=draft.ngram_longest, ngram_shortest=draft.ngram_shortest
+        )
+    elif draft is not None and draft.path is not None:
+        path = _resolve(draft.path)
+        if draft.kind == "route":
+            checked_route(model_dir, path)
+            sources[Tier.DRAFT] = TierSource(str(model_dir), str(path))
+        else:
+            load_config(path)
+            _fingerprint(path)
+            _tokenizer(path)
+            check_same_tokenizer(model_dir, path)
+            sources[Tier.DRAFT] = TierSource(str(path))
+    return sources
+
+
+def _tokenizer(model_dir: Path) -> Any:
+    if not (model_dir / "tokenizer.json").is_file():
+        raise ModelError(f"model {model_dir}: no tokenizer.json there")
+    try:
+        return AutoTokenizer.from_pretrained(
+            model_dir, trust_remote_code=False, local_files_only=True
+        )
+    except Exception as error:  # the tokenizers library raises no narrower one
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(f"model {model_dir}: tokenizer.json: {reason}") from error
+
+
+def _fingerprint(model_dir: Path) -> str:
+    if not any(model_dir.glob("*.safetensors")):
+        raise ModelError(f"model {model_dir}: no .safetensors file there")
+    return fingerprint(model_dir)
+
+
+def _eos_ids(model_dir: Path, tokenizer: Any) -> frozenset[int]:
+    """The ids that end an answer: the model's, its generation config's, the tokenizer's."""
+    found: set[int] = set()
+    for name in ("config.json", "generation_config.json"):
+        if (model_dir / name).is_file():
+            try:
+                eos = json.loads((model_dir / name).read_text()).get("eos_token_id")
+            except (ValueError, AttributeError) as error:
+                raise ModelError(f"model {model_dir}: {name}: not a JSON object") from error
+            found |= {eos} if isinstance(eos, int) else set(eos or ())
+    if isinstance(tokenizer.eos_token_id, int):
+        found.add(tokenizer.eos_token_id)
+    return frozenset(found)
+
+
+def _api_keys(config: Config) -> tuple[str, ...]:
+    keys = _stripped(os.environ.get("VIASERVE_API_KEYS", "").split(","))
+    if (file := config.ingress.api_keys_file) is not None:
+        try:
+            in_file = _stripped(_resolve(file).read_text().splitlines())
+        except OSError as error:
+            raise ConfigError(f"ingress.api_keys_file: {file}: {error.strerror}") from error
+        if not in_file:  # or a file emptied by mistake would open the endpoint
+            raise ConfigError(f"ingress.api_keys_file: {file}: no key in it")
+        keys += in_file
+    return keys
+
+
+def _stripped(keys: list[str]) -> tuple[str, ...]:
+    return tuple(key.strip() for key in keys if key.strip())

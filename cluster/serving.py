@@ -1,0 +1,175 @@
+"""`python -m cluster serve`: one machine's own Ray, the application on it, and a clean end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+import httpx
+import psutil
+import ray
+from ray import serve
+
+from actors.messages import WorkerReport
+from cluster.app import compose
+from cluster.config import Config, ConfigError
+from cluster.placement import RegistryClient, cpus_of, end_registry
+from cluster.preflight import Facts, check
+
+READY_TIMEOUT_S = 600.0
+_POLL_S = 0.5
+_LINGER_S = 3.0
+
+
+class _Stop(BaseException):
+    """SIGINT or SIGTERM came."""
+
+
+def run(config: Config, http: dict[str, Any], address: str | None) -> None:
+    """Serve until a signal. Errors of config and model are raised before Ray starts."""
+    host, port = http.get("host", "127.0.0.1"), http.get("port", 8000)
+    _check_port(host, port)
+    facts = check(config)
+    _stop_on_signals()
+    with contextlib.suppress(_Stop):
+        _serve(facts, {"host": host, "port": port, **http}, address)
+
+
+def _serve(facts: Facts, http: dict[str, Any], address: str | None) -> None:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    begin = time.monotonic()
+    # Serve's own "ready" comes before the workers are.
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    try:
+        _start_ray(facts, address)
+        _stop_on_signals()  # ray.init has put a handler of its own there
+        serve.start(proxy_location="HeadOnly", http_options=http)
+        # No `blocking`: our own wait ends on a signal and cleans up.
+        serve.run(compose(facts), name="viaserve", route_prefix="/")
+        base = f"http://{_url_host(http['host'])}:{http['port']}"
+        _wait_ready(base)
+        print(_report(facts), flush=True)
+        print(f"viaserve: ready at {base} after {time.monotonic() - begin:.0f} s", flush=True)
+        while True:
+            signal.pause()
+    finally:
+        _ignore_signals()
+        print("viaserve: stopping", flush=True)
+        _end(address)
+
+
+def _start_ray(facts: Facts, address: str | None) -> None:
+    if address is not None:
+        ray.init(address=address, namespace="serve", log_to_driver=False)
+        return
+    # What the pools ask for may be more than the machine has: its cores can be shared.
+    pools = facts.config.pools.values()
+    ray.init(
+        address="local",
+        namespace="serve",
+        num_cpus=math.ceil(sum(cpus_of(pool) * pool.replicas for pool in pools)) + 1,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+
+
+def _end(address: str | None) -> None:
+    """End what this process started: the application, and Ray where it is our own."""
+    # Listed first: once Ray's daemons are gone, their helpers are nobody's children.
+    own = psutil.Process().children(recursive=True)
+    if ray.is_initialized():
+        if address is not None:
+            with contextlib.suppress(Exception):
+                serve.delete("viaserve")
+                end_registry()
+        # An own Ray ends with all that runs in it.
+        ray.shutdown()
+    _, left = psutil.wait_procs(own, timeout=_LINGER_S)
+    for process in left:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(left, timeout=_LINGER_S)
+
+
+def _wait_ready(base: str) -> None:
+    deadline = time.monotonic() + READY_TIMEOUT_S
+    while time.monotonic() < deadline:
+        with contextlib.suppress(httpx.HTTPError):
+            answer = httpx.get(f"{base}/ready", timeout=10.0)
+            if answer.status_code == 200 and answer.json()["status"] == "ok":
+                return
+        time.sleep(_POLL_S)
+    raise ConfigError(f"not ready within {READY_TIMEOUT_S:.0f} s; Ray's logs say more")
+
+
+def _report(facts: Facts) -> str:
+    """What was loaded where, and what sessions cost: a line a tier."""
+    members = asyncio.run(RegistryClient().watch(-1, 1.0))
+    lines = [
+        f"viaserve: {facts.config.model.name} ({facts.fingerprint}), {facts.dtype},"
+        f" context {facts.config.model.context}"
+    ]
+    for entry in sorted(members.workers, key=lambda e: e.report.worker_id):
+        lines += _worker_lines(entry.report)
+    return "\n".join(lines)
+
+
+def _worker_lines(report: WorkerReport) -> Iterator[str]:
+    invariant = "row-invariant" if report.row_invariant else "NOT row-invariant: exact up to ties"
+    yield (
+        f"  {report.worker_id}: {report.device}, {report.threads} threads, weights"
+        f" {_mb(report.weight_bytes)} in all, {invariant}"
+    )
+    for tier, stats in report.engines.items():
+        if not stats.slots:
+            yield f"    {tier}: prompt lookup, no weights"
+            continue
+        per_session = stats.kv_bytes_per_token * stats.slot_tokens
+        yield (
+            f"    {tier}: weights {_mb(stats.weight_bytes)}, KV {stats.kv_bytes_per_token:,} B a"
+            f" token, at most {_mb(per_session)} a session and {_mb(per_session * stats.slots)}"
+            f" for {stats.slots} sessions"
+        )
+
+
+def _mb(count: int) -> str:
+    return f"{count / 1e6:,.0f} MB"
+
+
+def _check_port(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except (OSError, OverflowError, TypeError) as error:
+            raise ConfigError(f"http: cannot listen on {host}:{port}: {error}") from error
+
+
+def _url_host(host: str) -> str:
+    if host in ("0.0.0.0", "::"):
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host
+
+
+def _stop_on_signals() -> None:
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise _Stop
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+
+
+def _ignore_signals() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
