@@ -32,6 +32,11 @@ class WorkerPort(Protocol):
         """The worker's report, once it has loaded. WorkerGone when it is dead."""
         ...
 
+    def tidy(self, handle: Any) -> None:
+        """Have it drop sessions that nobody has asked for in a while, after what it is doing
+        now; nothing is awaited."""
+        ...
+
     def kill(self, handle: Any) -> None:
         """End it."""
         ...
@@ -83,6 +88,9 @@ class Pool:
     async def _keep(self, handle: Any) -> None:
         while True:
             self.report = await self.workers.report(handle)
+            if self.report.sessions:
+                # Its routers release what they leave; one that died or lost it cannot.
+                self.workers.tidy(handle)
             await _told(self.registry.announce(WorkerEntry(handle, self.report)))
             await asyncio.sleep(self.heartbeat_s)
 

@@ -7,6 +7,7 @@ It knows sessions by their state machine and workers by their lane; no text, no 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import math
 import time
@@ -75,6 +76,9 @@ class Router:
         self._steps: set[asyncio.Task[None]] = set()
         self._kicked = False
         self._service_s = 1.0
+        # Steps belong to no request: Ray cancels a cancelled task's calls with it, and knows
+        # them by the context that they were made in.
+        self._context = contextvars.copy_context()
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[list[Output], None]:
         """Commits of all sessions of the request, with the session's index, in batches.
@@ -177,7 +181,7 @@ class Router:
         """Schedule one pass of `_advance`; what happens until then shares its steps."""
         if not self._kicked:
             self._kicked = True
-            asyncio.get_running_loop().call_soon(self._advance)
+            asyncio.get_running_loop().call_soon(self._advance, context=self._context)
 
     def _advance(self) -> None:
         """Admit who waits, then send every worker with room its next step."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
@@ -29,6 +30,8 @@ class Workers:
         self.dying: set[str] = set()
         self.alive: list[str] = []
         self.spawned: list[str] = []
+        self.sessions = 0
+        self.tidied: list[str] = []
 
     def spawn(self, spec: WorkerSpec) -> str:
         self.spawned.append(spec.worker_id)
@@ -39,7 +42,10 @@ class Workers:
         await self.loaded.wait()
         if handle in self.dying:
             raise WorkerGone("killed by the kernel")
-        return FakeWorker(handle, LARGE).entry.report
+        return replace(FakeWorker(handle, LARGE).entry.report, sessions=self.sessions)
+
+    def tidy(self, handle: str) -> None:
+        self.tidied.append(handle)
 
     def kill(self, handle: str) -> None:
         self.alive.remove(handle)
@@ -180,6 +186,15 @@ async def test_cancelling_ends_the_worker_at_any_moment(here: Supervised, moment
     await here.stop()
     assert here.workers.alive == []
     assert here.registry.listed == {}
+
+
+async def test_worker_that_holds_sessions_is_asked_to_drop_idle_ones(here: Supervised):
+    await here.serve()
+    assert here.workers.tidied == []
+    here.workers.sessions = 1
+    await here.naps.end()
+    await here.naps.end()
+    assert here.workers.tidied == ["large-0"] * 2
 
 
 async def test_registry_that_is_away_costs_no_worker(here: Supervised):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 
 import pytest
 
@@ -59,6 +60,24 @@ async def test_cancelling_at_any_moment_leaves_nothing(world: World, hop_s: floa
             await task
         await until(lambda: router.idle)
         assert [worker.holds for worker in workers] == [{}, {}]
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.kind)
+async def test_no_step_is_made_in_the_context_of_a_request(world: World, plan: Plan):
+    """Ray cancels the calls of a cancelled request's context; they carry others' work too."""
+    asker = contextvars.ContextVar("asker", default="nobody")
+    seen: set[str] = set()
+    workers = [world.worker("cheap", CHEAP), world.worker("large", LARGE)]
+    router = world.router(*workers)
+    for worker in workers:
+        worker.before_step = lambda request: seen.add(asker.get())
+    await one_pass()  # the announcement's own turn
+    asker.set("a request")
+    outputs = router.generate(GenerateRequest("s", (spec("s", plan, max_tokens=400),)))
+    await anext(outputs)
+    await outputs.aclose()
+    await until(lambda: router.idle)
+    assert seen == {"nobody"}
 
 
 @pytest.mark.parametrize("where", ["queued", "homeless", "in flight", "in flight at the dead"])

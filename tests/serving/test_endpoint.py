@@ -20,7 +20,7 @@ PROMPTS = (
     "Translate to English: Guten Morgen, wie geht es dir?",
     "Write one sentence about the sea.",
 )
-IDLE_POLLS = 600
+IDLE_POLLS = 900
 
 
 def body(prompt: str, **more: Any) -> dict[str, Any]:
