@@ -32,7 +32,7 @@ class _Section(BaseModel):
 
 
 class ModelConfig(_Section):
-    """The full model. `path` "default" is the embedded one (`python -m cluster fetch`)."""
+    """The full model: a folder, a GGUF file, or "default", the embedded one."""
 
     path: str = "default"
     name: str = "smollm2-135m-instruct"
@@ -42,7 +42,7 @@ class ModelConfig(_Section):
 
 
 class DraftConfig(_Section):
-    """The draft: a model folder, a route of the full model, or prompt lookup."""
+    """The draft: a model (as the full one), a route of the full model, or prompt lookup."""
 
     kind: Literal["model", "route", "ngram"] = "ngram"
     path: str | None = None

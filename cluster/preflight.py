@@ -20,7 +20,7 @@ from actors.engine.route import ModelError, fingerprint
 from actors.ingress.settings import IngressSettings
 from actors.router import RouterSettings
 from cluster.config import ROOT, Config, ConfigError, PoolConfig
-from cluster.fetch import fetch_default
+from cluster.fetch import fetch_default, fetch_gguf
 from policies.vocabulary import Plan, Tier
 
 
@@ -46,6 +46,7 @@ class Facts:
             num_slots=pool.slots,
             slot_tokens=self.config.model.context,
             token_budget=pool.token_budget,
+            vocab_size=self.vocab_size,
         )
 
     def ingress(self) -> IngressSettings:
@@ -84,7 +85,7 @@ class Facts:
 def check(config: Config) -> Facts:
     """ModelError, FetchError or ConfigError where the config cannot be served."""
     config = config.on_machine(os.cpu_count() or 1)
-    model_dir = fetch_default() if config.model.path == "default" else _resolve(config.model.path)
+    model_dir = _model_dir(config.model.path)
     model = load_config(model_dir)
     limit = getattr(model, "max_position_embeddings", config.model.context)
     if config.model.context > limit:
@@ -107,6 +108,14 @@ def _resolve(path: str) -> Path:
     return ROOT / Path(path).expanduser()
 
 
+def _model_dir(path: str) -> Path:
+    """A model's folder; the embedded model and a GGUF file become one first."""
+    if path == "default":
+        return fetch_default()
+    resolved = _resolve(path)
+    return fetch_gguf(resolved) if resolved.suffix == ".gguf" else resolved
+
+
 def _dtype(config: Config) -> str:
     if config.model.dtype != "auto":
         return config.model.dtype
@@ -127,11 +136,12 @@ def _sources(config: Config, model_dir: Path) -> dict[Tier, TierSource]:
             ngram_longest=draft.ngram_longest, ngram_shortest=draft.ngram_shortest
         )
     elif draft is not None and draft.path is not None:
-        path = _resolve(draft.path)
         if draft.kind == "route":
+            path = _resolve(draft.path)
             checked_route(model_dir, path)
             sources[Tier.DRAFT] = TierSource(str(model_dir), str(path))
         else:
+            path = _model_dir(draft.path)
             load_config(path)
             _fingerprint(path)
             _tokenizer(path)

@@ -41,7 +41,10 @@ class TierSource:
 
 @dataclass(frozen=True, slots=True)
 class EngineSpec:
-    """The tiers that one worker hosts, and the size of their caches."""
+    """The tiers that one worker hosts, and the size of their caches.
+
+    `vocab_size`: of the full model, wherever that is; 0 leaves each model its own.
+    """
 
     tiers: dict[Tier, TierSource]
     dtype: str
@@ -49,6 +52,7 @@ class EngineSpec:
     num_slots: int
     slot_tokens: int
     token_budget: int
+    vocab_size: int = 0
 
 
 def build_engines(spec: EngineSpec) -> dict[Tier, Engine]:
@@ -75,6 +79,7 @@ def build_engines(spec: EngineSpec) -> dict[Tier, Engine]:
             # Room for the start-up check of row invariance, however short the sessions.
             slot_tokens=max(spec.slot_tokens, 2 * KEY_MULTIPLE),
             token_budget=spec.token_budget,
+            vocab_size=spec.vocab_size or None,
         )
     return engines
 

@@ -1,6 +1,6 @@
 """Loads models for the tiers: whole, routed beside the full model, or sliced from disk.
 
-Local files only, safetensors only (or GGUF through transformers), no remote code.
+Local files only, safetensors only, no remote code.
 """
 
 from __future__ import annotations

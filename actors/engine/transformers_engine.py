@@ -40,11 +40,21 @@ class TransformersEngine:
     """One tier's model with its key/value slots."""
 
     def __init__(
-        self, model: PreTrainedModel, *, num_slots: int, slot_tokens: int, token_budget: int
+        self,
+        model: PreTrainedModel,
+        *,
+        num_slots: int,
+        slot_tokens: int,
+        token_budget: int,
+        vocab_size: int | None = None,
     ) -> None:
-        """`slot_tokens`: longest session; `token_budget`: most rows of one forward."""
+        """`slot_tokens`: longest session; `token_budget`: most rows of one forward;
+        `vocab_size`: ids that the sessions' full model has, by default the model's own (models
+        that share a tokenizer pad their vocabulary differently)."""
         assert token_budget >= 1
         self._model = model.eval()
+        self._own_vocab = model.config.vocab_size
+        self._vocab_size = vocab_size or self._own_vocab
         self._device = model.device
         self._budget = token_budget
         self._window = _sliding_window(model)
@@ -88,8 +98,8 @@ class TransformersEngine:
 
     @property
     def vocab_size(self) -> int:
-        """Ids that the model can score."""
-        return self._model.config.vocab_size
+        """Ids that sessions may hold and that are chosen from."""
+        return self._vocab_size
 
     def truncate(self, session_id: str, length: int) -> None:
         """See Engine."""
@@ -190,6 +200,8 @@ class TransformersEngine:
             for group in plan_groups(spans)
         ]
         self._cache.spans = [(s.slot, s.position, s.row, s.count) for s in spans]
+        if self._own_vocab < self._vocab_size:
+            ids = [token if token < self._own_vocab else 0 for token in ids]
         out = self._model(
             input_ids=torch.tensor([ids + [0] * padding], device=device),
             position_ids=torch.tensor([positions + [0] * padding], device=device),
@@ -198,7 +210,11 @@ class TransformersEngine:
             logits_to_keep=torch.tensor(keep, dtype=torch.int64, device=device),
             groups=groups,
         )
-        return out.logits[0, : len(scored)]
+        # Columns that the full model has not are cut off, those that it has alone are impossible.
+        logits = out.logits[0, : len(scored), : self._vocab_size]
+        if (lacking := self._vocab_size - self._own_vocab) > 0:
+            logits = nn.functional.pad(logits, (0, lacking), value=float("-inf"))
+        return logits
 
 
 def _choose(rows: torch.Tensor, context: Context, first: int) -> list[int]:

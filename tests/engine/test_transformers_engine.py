@@ -8,10 +8,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from actors.engine.kv import SlotTable
+from actors.engine.loader import load_full
 from actors.engine.seam import Extend, NoRoom, Propose
 from policies import sampling
 from policies.vocabulary import SamplingParams
-from tests.engine.toys import ARCHITECTURES, context, make_engine, text
+from tests.engine.toys import ARCHITECTURES, CPU, VOCAB, context, make_engine, save_toy, text
 
 RICH = SamplingParams(
     temperature=0.9,
@@ -266,6 +267,27 @@ def test_sizes_are_told(load_toy, engine_of):
     buffers = sum(b.nbytes for b in {b.data_ptr(): b for b in model.buffers()}.values())
     tensors = {p.data_ptr(): p for p in model.parameters()}
     assert stats.weight_bytes == sum(p.nbytes for p in tensors.values()) + buffers
+
+
+@over_params
+@pytest.mark.parametrize("own", [VOCAB - 56, VOCAB + 44], ids=["smaller", "larger"])
+def test_a_model_of_another_vocabulary_size_proposes_ids_of_the_full_models(tmp_path, own, params):
+    """Models that share a tokenizer may pad its vocabulary differently."""
+    model = load_full(save_toy(tmp_path, "llama", vocab_size=own), torch.float32, CPU)
+    engine = make_engine(model, vocab_size=VOCAB)
+    asked = context("s", [*text(4, 20, min(own, VOCAB)), VOCAB - 1], params, prompt_len=10)
+    held = list(asked.tokens)
+    [[row]] = engine.logits([Extend(asked, len(held), 1)])
+    alone = make_engine(model)
+    stand_in = context("s", [token if token < own else 0 for token in held])
+    [[known]] = alone.logits([Extend(stand_in, len(held), 1)])
+    shared = min(own, VOCAB)
+    assert row.shape == (VOCAB,)
+    assert torch.equal(row[:shared], known[:shared])
+    assert torch.isneginf(row[shared:]).all()
+    chosen = decode(engine, asked, 40)
+    assert len(chosen) == 40
+    assert max(chosen) < shared
 
 
 def test_no_gradient_is_kept(engine):

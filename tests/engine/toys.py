@@ -91,9 +91,17 @@ def context(
 
 
 def make_engine(
-    model: PreTrainedModel, num_slots: int = 4, slot_tokens: int = 256, token_budget: int = 64
+    model: PreTrainedModel,
+    num_slots: int = 4,
+    slot_tokens: int = 256,
+    token_budget: int = 64,
+    vocab_size: int | None = None,
 ) -> TransformersEngine:
     """An engine with room for a test."""
     return TransformersEngine(
-        model, num_slots=num_slots, slot_tokens=slot_tokens, token_budget=token_budget
+        model,
+        num_slots=num_slots,
+        slot_tokens=slot_tokens,
+        token_budget=token_budget,
+        vocab_size=vocab_size,
     )
