@@ -8,12 +8,13 @@ ties of the final score go to the lowest id.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from policies.noise import gumbel
-from policies.vocabulary import SamplingParams, SamplingSpec
+from policies.vocabulary import SamplingParams, SamplingSpec, TokenLogprobs, Verdict
 
 F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]
@@ -67,6 +68,32 @@ def processed_distribution(logits: F32, params: SamplingParams) -> NDArray[np.fl
     weight = np.exp((scaled[ids] - scaled[ids].max()).astype(np.float64))
     result[ids] = weight / weight.sum()
     return result
+
+
+def judge(logits: F32, params: SamplingParams, drafted: int, chosen: int) -> Verdict:
+    """The verdict of one row (penalties already applied) on a drafted id, shape (V,)."""
+    if params.temperature == 0.0:
+        params = replace(params, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0)
+    probability = processed_distribution(logits, params)
+    second, highest = np.partition(probability, -2)[-2:]
+    with np.errstate(divide="ignore"):
+        logarithm = np.log(probability)
+    return Verdict(
+        ratio=float(probability[drafted] / highest),
+        margin=float(highest - second),
+        logprob=float(logarithm[drafted]),
+        own_logprob=float(logarithm[chosen]),
+    )
+
+
+def token_logprobs(logits: F32, chosen: int, num_top: int) -> TokenLogprobs:
+    """Of one row of raw logits, shape (V,)."""
+    wide = logits.astype(np.float64)
+    logarithm = wide - wide.max() - np.log(np.exp(wide - wide.max()).sum())
+    best = np.argsort(-logarithm, kind="stable")[:num_top]
+    return TokenLogprobs(
+        float(logarithm[chosen]), tuple((int(i), float(logarithm[i])) for i in best)
+    )
 
 
 def choose(logits: F32, spec: SamplingSpec, tokens: Sequence[int]) -> int:

@@ -89,6 +89,31 @@ class SamplingSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Verdict:
+    """How one model's processed distribution sees the id that was drafted there.
+
+    `ratio`: its probability over the highest one, 0 to 1. `margin`: the difference of the two
+    highest probabilities. `logprob`: of the drafted id, `own_logprob`: of the id that the model
+    chose itself; natural logarithms, -inf where the filters leave the id out. At temperature 0
+    the distribution is the one at temperature 1 without filters.
+    """
+
+    ratio: float
+    margin: float
+    logprob: float
+    own_logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprobs:
+    """What the model itself, before any processing, gives a chosen id: the natural logarithm
+    of its softmax, and the `top` (id, logarithm) pairs with the highest ones, best first."""
+
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class SessionSpec:
     """One running choice of one request, as it is admitted.
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Sequence
 
 import numpy as np
 
-from actors.engine.seam import EngineStats, Extend, Propose
+from actors.engine.seam import EngineStats, Extend, Propose, Row
+from policies.vocabulary import TokenLogprobs, Verdict
 
 
 class FakeEngine:
@@ -31,10 +33,22 @@ class FakeEngine:
         agrees = zlib.crc32(data, self._salt + 1) / 2**32 < self._agreement
         return full if agrees else (full + 1) % self._vocab_size
 
+    def judge(self, tokens: Sequence[int], seed: int, drafted: int) -> Verdict:
+        """Certain of its own choice, unsure by a hash of any other id."""
+        own = self.choose(tokens, seed)
+        data = np.asarray([*tokens, drafted], np.int64).tobytes()
+        ratio = 1.0 if drafted == own else zlib.crc32(data, self._salt + 2) / 2**32
+        margin = zlib.crc32(data, self._salt + 3) / 2**32
+        return Verdict(ratio, margin, math.log(max(ratio, 1e-9)) - 0.5, -0.5)
+
     def extend(self, requests: Sequence[Extend]) -> list[list[int]]:
         """See Engine."""
+        return [[row.chosen for row in rows] for rows in self.score(requests)]
+
+    def score(self, requests: Sequence[Extend]) -> list[list[Row]]:
+        """See Engine."""
         self.forwards += 1
-        answers: list[list[int]] = []
+        answers: list[list[Row]] = []
         for request in requests:
             context, upto = request.context, request.upto
             cached = self.cached.setdefault(context.session_id, [])
@@ -42,13 +56,21 @@ class FakeEngine:
             del cached[upto - request.num_score :]
             self.rows += upto - len(cached)
             cached += context.tokens[len(cached) : upto]
-            answers.append(
-                [
-                    self.choose(context.tokens[:end], context.sampling.seed)
-                    for end in range(upto - request.num_score + 1, upto + 1)
-                ]
-            )
+            ends = range(upto - request.num_score + 1, upto + 1)
+            answers.append([self._row(request, end) for end in ends])
         return answers
+
+    def _row(self, request: Extend, end: int) -> Row:
+        context, before = request.context, request.context.tokens[:end]
+        seed = context.sampling.seed
+        chosen = self.choose(before, seed)
+        verdict = logprobs = None
+        if request.judge and end < len(context.tokens):
+            verdict = self.judge(before, seed, context.tokens[end])
+        if request.num_logprobs is not None:
+            top = tuple((chosen + i, -0.5 - i) for i in range(request.num_logprobs))
+            logprobs = TokenLogprobs(-0.5, top)
+        return Row(chosen, verdict, logprobs)
 
     def propose(self, requests: Sequence[Propose]) -> list[list[int]]:
         """See Engine."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from actors.engine.seam import EngineStats, Extend, Propose
+from actors.engine.seam import EngineStats, Extend, Propose, Row
 
 
 def lookup(tokens: Sequence[int], num_tokens: int, longest: int, shortest: int) -> list[int]:
@@ -35,10 +35,14 @@ class NgramEngine:
         self._shortest = shortest
         self._proposed = 0
 
-    def extend(self, requests: Sequence[Extend]) -> list[list[int]]:
+    def score(self, requests: Sequence[Extend]) -> list[list[Row]]:
         """Nothing to cache; scores cannot be asked for."""
         assert all(r.num_score == 0 for r in requests), "prompt lookup has no scores"
         return [[] for _ in requests]
+
+    def extend(self, requests: Sequence[Extend]) -> list[list[int]]:
+        """As `score`."""
+        return [[row.chosen for row in rows] for rows in self.score(requests)]
 
     def propose(self, requests: Sequence[Propose]) -> list[list[int]]:
         """See Engine."""

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from actors.engine.noise import gumbel, ids_with_noise_at_least
-from policies.vocabulary import SamplingParams, SamplingSpec
+from policies.vocabulary import SamplingParams, SamplingSpec, TokenLogprobs, Verdict
 
 _FIRST_TRY = 128
 """Highest logits looked at first; a peaked row is settled within them."""
@@ -29,13 +29,77 @@ def choose(
     params = spec.params
     if params.temperature == 0.0 and not params.has_penalties and not params.logit_bias:
         return torch.argmax(logits, dim=-1).tolist()
-    chosen: list[int] = []
-    # A copy: penalties change the row, and a retry must find the logits as they were.
-    for i, row in enumerate(logits.to(torch.float32, copy=True)):
+    return [
+        _choose_row(row, spec, first + i)
+        for i, row in enumerate(_penalised(logits, spec, tokens, first))
+    ]
+
+
+def judge(
+    logits: torch.Tensor,
+    spec: SamplingSpec,
+    tokens: Sequence[int],
+    first: int,
+    chosen: Sequence[int],
+) -> list[Verdict]:
+    """Verdicts on the ids that `tokens` holds at the rows' own places, one for each row that
+    has such an id; `policies.sampling.judge` is the law. Shapes as in `choose`."""
+    drafted = tokens[first : first + len(logits)]
+    rows = _penalised(logits[: len(drafted)], spec, tokens, first)
+    return [
+        _judge_row(row, spec.params, *ids)
+        for row, *ids in zip(rows, drafted, chosen[: len(drafted)], strict=True)
+    ]
+
+
+def token_logprobs(
+    logits: torch.Tensor, chosen: Sequence[int], num_top: int
+) -> list[TokenLogprobs]:
+    """Of each row of raw logits, shape (rows, V), about the id chosen there."""
+    found: list[TokenLogprobs] = []
+    for row, token in zip(logits, chosen, strict=True):
+        wide = row.double()
+        norm = torch.logsumexp(wide, 0)
+        top = torch.topk(wide, num_top)
+        pairs = zip(top.indices.tolist(), (top.values - norm).tolist(), strict=True)
+        found.append(TokenLogprobs(float(wide[token] - norm), tuple(pairs)))
+    return found
+
+
+def _penalised(
+    logits: torch.Tensor, spec: SamplingSpec, tokens: Sequence[int], first: int
+) -> torch.Tensor:
+    """The rows in float32 with penalties and bias; a copy, since a retry must find the logits
+    as they were."""
+    rows = logits.to(torch.float32, copy=True)
+    for i, row in enumerate(rows):
         before = tokens[: first + i]
-        _penalise_(row, params, before[: spec.prompt_len], before[spec.prompt_len :])
-        chosen.append(_choose_row(row, spec, first + i))
-    return chosen
+        _penalise_(row, spec.params, before[: spec.prompt_len], before[spec.prompt_len :])
+    return rows
+
+
+def _judge_row(row: torch.Tensor, params: SamplingParams, drafted: int, chosen: int) -> Verdict:
+    greedy = params.temperature == 0.0
+    scaled = row if greedy else row / params.temperature
+    kept = scaled if greedy or not _filters(params, row) else scaled[kept_ids(scaled, params)]
+    norm = float(torch.logsumexp(kept.double(), 0))
+    highest, second = (*torch.topk(kept, min(2, kept.numel())).values.tolist(), -math.inf)[:2]
+    least = float(kept.min())
+
+    def logarithm(token: int) -> float:
+        value = float(scaled[token])
+        return value - norm if value >= least else -math.inf
+
+    return Verdict(
+        ratio=math.exp(logarithm(drafted) + norm - highest),
+        margin=math.exp(highest - norm) - math.exp(second - norm),
+        logprob=logarithm(drafted),
+        own_logprob=logarithm(chosen),
+    )
+
+
+def _filters(params: SamplingParams, row: torch.Tensor) -> bool:
+    return params.min_p > 0.0 or params.top_p < 1.0 or 0 < params.top_k < row.numel()
 
 
 def _choose_row(row: torch.Tensor, spec: SamplingSpec, position: int) -> int:
@@ -44,10 +108,7 @@ def _choose_row(row: torch.Tensor, spec: SamplingSpec, position: int) -> int:
         return int(torch.argmax(row))
     scaled = row / params.temperature
     noise_of = (spec.seed, spec.choice, position)
-    if params.min_p > 0.0 or params.top_p < 1.0 or 0 < params.top_k < row.numel():
-        ids = kept_ids(scaled, params)
-    else:
-        ids = _contenders(scaled, noise_of)
+    ids = kept_ids(scaled, params) if _filters(params, row) else _contenders(scaled, noise_of)
     score = scaled[ids].double() + gumbel(*noise_of, ids, row.numel())
     return int(ids[torch.argmax(score)])
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from policies.vocabulary import SamplingSpec
+from policies.vocabulary import SamplingSpec, TokenLogprobs, Verdict
 
 
 @dataclass(slots=True, eq=False)
@@ -31,12 +31,26 @@ class Context:
 class Extend:
     """Cache the first `upto` tokens of the context; choose g after each of the last `num_score`.
 
-    0 <= num_score <= upto. The answer has num_score ids; the last is g(tokens[:upto]).
+    0 <= num_score <= upto. The answer has num_score rows; the last one's choice is
+    g(tokens[:upto]). With `judge` a row also has the verdict on the token that the context
+    holds at its place, if it holds one; with `num_logprobs` the logarithms of the chosen
+    token and of so many best ones.
     """
 
     context: Context
     upto: int
     num_score: int
+    judge: bool = False
+    num_logprobs: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What one scored row says; see Extend."""
+
+    chosen: int
+    verdict: Verdict | None = None
+    logprobs: TokenLogprobs | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +85,12 @@ class NoRoom(Exception):  # noqa: N818 - a condition that the caller handles, no
 class Engine(Protocol):
     """One tier's tokens."""
 
-    def extend(self, requests: Sequence[Extend]) -> list[list[int]]:
+    def score(self, requests: Sequence[Extend]) -> list[list[Row]]:
         """Answer all requests in as few forwards as the token budget allows."""
+        ...
+
+    def extend(self, requests: Sequence[Extend]) -> list[list[int]]:
+        """As `score`, but the chosen ids alone."""
         ...
 
     def propose(self, requests: Sequence[Propose]) -> list[list[int]]:

@@ -17,7 +17,8 @@ from actors.engine import sampler
 from actors.engine.attention import ROW_MULTIPLE, Span, build_group, plan_groups, round_up
 from actors.engine.kv import Slot, SlotCache, SlotTable
 from actors.engine.packed import PackedLinear
-from actors.engine.seam import Context, EngineStats, Extend, Propose
+from actors.engine.seam import Context, EngineStats, Extend, Propose, Row
+from policies.vocabulary import TokenLogprobs, Verdict
 
 
 @dataclass(slots=True)
@@ -32,8 +33,8 @@ class _Pending:
     scored: list[Any]
 
 
-Read = Callable[[torch.Tensor, Context, int], list[Any]]
-"""Takes logits (rows, V) of a context whose first row follows that many tokens."""
+Read = Callable[[torch.Tensor, Extend, int], list[Any]]
+"""Takes logits (rows, V) of a request; the first row follows that many tokens."""
 
 
 class TransformersEngine:
@@ -68,14 +69,19 @@ class TransformersEngine:
         self._rows = 0
 
     @torch.inference_mode()
-    def extend(self, requests: Sequence[Extend]) -> list[list[int]]:
+    def score(self, requests: Sequence[Extend]) -> list[list[Row]]:
         """See Engine; forwards are chunked to the token budget."""
-        return self._run(requests, _choose)
+        return self._run(requests, _rows)
+
+    @torch.inference_mode()
+    def extend(self, requests: Sequence[Extend]) -> list[list[int]]:
+        """See Engine."""
+        return self._run(requests, _choices)
 
     @torch.inference_mode()
     def logits(self, requests: Sequence[Extend]) -> list[list[torch.Tensor]]:
         """As `extend`, but the raw logits of each scored row, shape (V,), instead of g."""
-        return self._run(requests, lambda rows, context, first: list(rows.clone()))
+        return self._run(requests, lambda rows, request, first: list(rows.clone()))
 
     def propose(self, requests: Sequence[Propose]) -> list[list[int]]:
         """See Engine; one forward a token for all sessions that still want one."""
@@ -179,7 +185,7 @@ class TransformersEngine:
             p.todo = end
             first = max(p.score_from, s.position)
             if (count := end - first) > 0:
-                p.scored += read(logits[at : at + count], p.request.context, first + 1)
+                p.scored += read(logits[at : at + count], p.request, first + 1)
                 at += count
 
     def _logits(
@@ -217,8 +223,23 @@ class TransformersEngine:
         return logits
 
 
-def _choose(rows: torch.Tensor, context: Context, first: int) -> list[int]:
-    return sampler.choose(rows, context.sampling, context.tokens, first)
+def _choices(logits: torch.Tensor, request: Extend, first: int) -> list[int]:
+    context = request.context
+    return sampler.choose(logits, context.sampling, context.tokens, first)
+
+
+def _rows(logits: torch.Tensor, request: Extend, first: int) -> list[Row]:
+    context = request.context
+    chosen = _choices(logits, request, first)
+    count = len(chosen)
+    verdicts: list[Verdict | None] = [None] * count
+    logprobs: list[TokenLogprobs | None] = [None] * count
+    if request.judge:
+        found = sampler.judge(logits, context.sampling, context.tokens, first, chosen)
+        verdicts[: len(found)] = found
+    if request.num_logprobs is not None:
+        logprobs[:] = sampler.token_logprobs(logits, chosen, request.num_logprobs)
+    return [Row(*row) for row in zip(chosen, verdicts, logprobs, strict=True)]
 
 
 def _goes_on(context: Context, limit: int) -> bool:

@@ -1,6 +1,6 @@
 """Law: the tensor sampler chooses what the numpy law chooses, for any logits and rules."""
 
-from dataclasses import replace
+from dataclasses import astuple, replace
 
 import numpy as np
 import pytest
@@ -114,3 +114,30 @@ def test_ties_of_the_best_logit(temperature, top_k):
     params = replace(SamplingParams(), temperature=temperature, top_k=top_k)
     won = {sampler.choose(logits, spec_of(params, s, 1), [1, 2], 2)[0] for s in range(40)}
     assert won == {200} if temperature == 0 else len(won & set(range(200, 300))) > 20
+
+
+@given(rows=rows_of_logits(num_rows=3), params=PARAMS, seed=st.integers(0, 2**40))
+def test_the_verdict_is_the_laws(rows, params, seed):
+    vocab = rows.shape[1]
+    tokens = [t % vocab for t in (1, 7, 7, 49, 1, 0)]
+    spec, first = spec_of(params, seed, prompt_len=3), len(tokens) - 2
+    logits = torch.from_numpy(rows)
+    chosen = sampler.choose(logits, spec, tokens, first)
+    verdicts = sampler.judge(logits, spec, tokens, first, chosen)
+    assert len(verdicts) == 2, "the row behind the last token has nothing to judge"
+    for i, verdict in enumerate(verdicts):
+        before = tokens[: first + i]
+        row = sampling.penalise(rows[i], params, before[:3], before[3:])
+        law = sampling.judge(row, params, tokens[first + i], chosen[i])
+        assert astuple(verdict) == pytest.approx(astuple(law), rel=1e-5, abs=1e-9)
+
+
+@given(rows=rows_of_logits(num_rows=2), num_top=st.sampled_from([0, 1, 2]))
+def test_logprobs_are_the_laws_and_untouched_by_sampling(rows, num_top):
+    logits, chosen = torch.from_numpy(rows), [0, rows.shape[1] - 1]
+    for row, token, told in zip(
+        rows, chosen, sampler.token_logprobs(logits, chosen, num_top), strict=True
+    ):
+        law = sampling.token_logprobs(row, token, num_top)
+        assert told.logprob == pytest.approx(law.logprob, abs=1e-6)
+        assert [p for _, p in told.top] == pytest.approx([p for _, p in law.top], abs=1e-6)
