@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from actors.engine.seam import Context, Engine, EngineStats, Extend, Propose
+from actors.engine.seam import Context, Engine, EngineStats, Extend, Propose, Row
 from actors.messages import StepRequest
 from policies.acceptance import accepted_len
 from policies.session import prefix_crc
@@ -144,36 +144,40 @@ class TierHost:
         for item, context in held:
             scores = {WorkKind.DECODE: 1, WorkKind.VERIFY: item.num_tokens + 1, WorkKind.EXTEND: 0}
             if item.kind is not WorkKind.PROPOSE:
-                extend = Extend(context, len(context.tokens), scores[item.kind])
+                extend = _extend(item, context, scores[item.kind])
                 for tier in self._tiers_of(item):
                     wanted[tier].append((item, extend))
-        chosen: dict[int, list[int]] = {}
+        rows: dict[int, list[Row]] = {}
         for tier, pairs in wanted.items():
             if pairs:
-                answers = self._engines[tier].extend([extend for _, extend in pairs])
-                for (item, _), ids in zip(pairs, answers, strict=True):
-                    chosen[id(item)] = ids
-        self._decode_on(held, chosen)
+                answers = self._engines[tier].score([extend for _, extend in pairs])
+                for (item, _), scored in zip(pairs, answers, strict=True):
+                    rows[id(item)] = scored
+        self._decode_on(held, rows)
         return {
-            id(item): _full_reply(item, context, chosen.get(id(item), []))
+            id(item): _full_reply(item, context, rows.get(id(item), []))
             for item, context in held
             if item.kind is not WorkKind.PROPOSE
         }
 
     def _decode_on(
-        self, held: Sequence[tuple[WorkItem, Context]], chosen: dict[int, list[int]]
+        self, held: Sequence[tuple[WorkItem, Context]], rows: dict[int, list[Row]]
     ) -> None:
-        """Tokens after the first of each DECODE item; extends `chosen`."""
-        going: list[tuple[WorkItem, Context]] = []
-        for item, context in held:
-            if item.kind is WorkKind.DECODE:
-                context.tokens += chosen[id(item)]
-                if item.num_tokens > 1 and context.tokens[-1] not in context.stop_ids:
-                    going.append((item, context))
-        if going:
-            asked = [Propose(context, item.num_tokens - 1) for item, context in going]
-            for (item, _), ids in zip(going, self._engines[Tier.FULL].propose(asked), strict=True):
-                chosen[id(item)] += ids
+        """Tokens after the first of each DECODE item, side by side; extends `rows`."""
+        going = [(item, context) for item, context in held if item.kind is WorkKind.DECODE]
+        for item, context in going:
+            context.tokens.append(rows[id(item)][0].chosen)
+        while going := [
+            (item, context)
+            for item, context in going
+            if len(rows[id(item)]) < item.num_tokens and context.tokens[-1] not in context.stop_ids
+        ]:
+            asked = [_extend(item, context, 1) for item, context in going]
+            for (item, context), [row] in zip(
+                going, self._engines[Tier.FULL].score(asked), strict=True
+            ):
+                context.tokens.append(row.chosen)
+                rows[id(item)].append(row)
 
     def _tiers_of(self, item: WorkItem) -> list[Tier]:
         """The tiers here that an EXTEND, DECODE or VERIFY concerns."""
@@ -249,15 +253,20 @@ def _need_prefix(item: WorkItem, context: Context | None) -> WorkReply:
     return WorkReply(item.session_id, item.ticket, ReplyStatus.NEED_PREFIX, held=held)
 
 
-def _full_reply(item: WorkItem, context: Context, chosen: list[int]) -> WorkReply:
+def _extend(item: WorkItem, context: Context, num_score: int) -> Extend:
+    return Extend(context, len(context.tokens), num_score, num_logprobs=item.num_logprobs)
+
+
+def _full_reply(item: WorkItem, context: Context, rows: list[Row]) -> WorkReply:
     verify = item.kind is WorkKind.VERIFY
     return WorkReply(
         item.session_id,
         item.ticket,
         ReplyStatus.OK,
         held=len(context.tokens),
-        tokens=tuple(chosen),
-        tiers=(Tier.FULL,) * len(chosen),
-        full_rows=len(chosen),
-        full_passes=1 if verify else len(chosen),
+        tokens=tuple(row.chosen for row in rows),
+        tiers=(Tier.FULL,) * len(rows),
+        logprobs=tuple(row.logprobs for row in rows if row.logprobs is not None),
+        full_rows=len(rows),
+        full_passes=1 if verify else len(rows),
     )

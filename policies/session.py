@@ -15,7 +15,16 @@ from enum import StrEnum
 import numpy as np
 
 from policies.acceptance import accept_exact, accepted_len
-from policies.vocabulary import Commit, Counters, FinishReason, Plan, PlanKind, SessionSpec, Tier
+from policies.vocabulary import (
+    Commit,
+    Counters,
+    FinishReason,
+    Plan,
+    PlanKind,
+    SessionSpec,
+    Tier,
+    TokenLogprobs,
+)
 from policies.work import ReplyStatus, SessionOpen, WorkItem, WorkKind, WorkReply
 
 
@@ -156,6 +165,7 @@ class Session:
             plan=self.plan,
             num_tokens=count,
             open=SessionOpen(self.spec.sampling, self.spec.stop_ids) if start == 0 else None,
+            num_logprobs=self.spec.num_logprobs,
         )
         self._in_flight, self._worker = item, worker
         # Entered before the reply: a worker that is asked may hold the session from now on.
@@ -219,9 +229,11 @@ class Session:
             tokens, tiers = reply.tokens, (Tier.FULL,) * len(reply.tokens)
             kept = len(tokens)
         self._known[worker] = base + kept
-        return self._commit(tokens, tiers)
+        return self._commit(tokens, tiers, reply.logprobs)
 
-    def _commit(self, tokens: Sequence[int], tiers: Sequence[Tier]) -> Commit:
+    def _commit(
+        self, tokens: Sequence[int], tiers: Sequence[Tier], logprobs: Sequence[TokenLogprobs]
+    ) -> Commit:
         stop = next((i + 1 for i, t in enumerate(tokens) if t in self.spec.stop_ids), None)
         length = min(stop or len(tokens), self.remaining)
         tokens, tiers = tuple(tokens[:length]), tuple(tiers[:length])
@@ -242,7 +254,8 @@ class Session:
             self._go(Event.NEXT_ROUND_PLAIN)
         else:
             self._go(Event.NEXT_ROUND_DRAFTED)
-        return Commit(tokens, tiers, self.counters, self.plan, self.finish)
+        told = tuple(logprobs[:length])
+        return Commit(tokens, tiers, self.counters, self.plan, self.finish, told)
 
     def _count(self, reply: WorkReply) -> None:
         done = self.counters

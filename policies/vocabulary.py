@@ -120,7 +120,8 @@ class SessionSpec:
     `tokens` is the prompt followed by whatever was already committed elsewhere, so that a
     session can be continued anywhere; `sampling.prompt_len` says where the prompt ends.
     `stop_ids` end the session (they are committed, then never shown); `max_tokens` bounds
-    the committed tokens, those already in `tokens` included.
+    the committed tokens, those already in `tokens` included. With `num_logprobs` every commit
+    has the full model's logarithms of its tokens and of so many best ones.
     """
 
     session_id: str
@@ -129,6 +130,7 @@ class SessionSpec:
     max_tokens: int
     stop_ids: frozenset[int] = frozenset()
     plan: Plan = field(default_factory=lambda: Plan(PlanKind.OFF))
+    num_logprobs: int | None = None
 
 
 class FinishReason(StrEnum):
@@ -161,7 +163,8 @@ class Counters:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """Tokens handed to the client, never taken back. `tiers` has one entry a token.
+    """Tokens handed to the client, never taken back. `tiers` has one entry a token, and so
+    has `logprobs` where the session asks for them.
 
     `finish` is set on the last one; `counters` are cumulative, `plan` is the one in force.
     """
@@ -171,3 +174,4 @@ class Commit:
     counters: Counters
     plan: Plan
     finish: FinishReason | None = None
+    logprobs: tuple[TokenLogprobs, ...] = ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from policies.vocabulary import Plan, SamplingSpec, Tier
+from policies.vocabulary import Plan, SamplingSpec, Tier, TokenLogprobs
 
 
 class WorkKind(StrEnum):
@@ -38,6 +38,7 @@ class WorkItem:
     VERIFY: the last `num_tokens` ids of `tokens` are a block; choose g of the full tier at
       each of its positions and after it: `num_tokens + 1` ids.
     PROPOSE: propose a block of up to `num_tokens` ids under `plan`.
+    DECODE and VERIFY answer with logarithms where `num_logprobs` is set (see Extend).
     """
 
     session_id: str
@@ -49,6 +50,7 @@ class WorkItem:
     plan: Plan
     num_tokens: int = 0
     open: SessionOpen | None = None
+    num_logprobs: int | None = None
 
 
 class ReplyStatus(StrEnum):
@@ -61,7 +63,8 @@ class ReplyStatus(StrEnum):
 @dataclass(frozen=True, slots=True)
 class WorkReply:
     """The answer to one item. `tokens` with `tiers` one each: chosen (DECODE, VERIFY) or
-    proposed (PROPOSE) ids. `held`: ids of the session that the worker now holds."""
+    proposed (PROPOSE) ids; `logprobs` one each where the item asks for them. `held`: ids of
+    the session that the worker now holds."""
 
     session_id: str
     ticket: int
@@ -69,6 +72,7 @@ class WorkReply:
     held: int = 0
     tokens: tuple[int, ...] = ()
     tiers: tuple[Tier, ...] = ()
+    logprobs: tuple[TokenLogprobs, ...] = ()
     draft_tokens: int = 0
     slim_rows: int = 0
     slim_passes: int = 0

@@ -38,6 +38,7 @@ class Admitted:
     stream: bool
     include_usage: bool
     provenance: bool
+    logprobs: bool
 
 
 def admit_chat(
@@ -104,6 +105,7 @@ def _admit(
                     max_tokens=max_tokens,
                     stop_ids=stop_ids,
                     plan=plan,
+                    num_logprobs=body.num_logprobs,
                 )
             )
     return Admitted(
@@ -113,6 +115,7 @@ def _admit(
         stream=bool(body.stream),
         include_usage=bool(body.stream_options and body.stream_options.include_usage),
         provenance=extension.provenance,
+        logprobs=body.num_logprobs is not None,
     )
 
 

@@ -32,9 +32,8 @@ from actors.ingress.errors import ApiError
 from actors.ingress.responses import DONE, ChatWire, CompletionWire, Identity, Wire, encode, sse
 from actors.ingress.schema import Body, ChatBody, CompletionBody, parse
 from actors.ingress.settings import IngressSettings
-from actors.ingress.stream import Backend, Choice, drive, open_choices
+from actors.ingress.stream import Backend, Choice, Delta, drive, open_choices
 from actors.ingress.text import TextCodec
-from policies.vocabulary import Tier
 
 # A longer body is parsed and tokenised off the event loop.
 _INLINE_BODY_BYTES = 16 << 10
@@ -111,7 +110,11 @@ class Ingress:
             self._settings.system_fingerprint,
         )
         wire = wire_kind(
-            identity, include_usage=admitted.include_usage, provenance=admitted.provenance
+            identity,
+            self._codec,
+            include_usage=admitted.include_usage,
+            provenance=admitted.provenance,
+            logprobs=admitted.logprobs,
         )
         choices = open_choices(admitted, self._codec)
         if admitted.stream:
@@ -131,7 +134,7 @@ class Ingress:
         self, admitted: Admitted, choices: list[Choice], wire: Wire, request_id: str
     ) -> AsyncGenerator[bytes, None]:
         """The events of a stream. A failure before the first one is raised, later it is sent."""
-        unsent_tiers: list[list[Tier]] = [[] for _ in choices]
+        unsent: dict[int, Delta] = {}
         opened: set[int] = set()
         try:
             async with aclosing(drive(self._backend, admitted.generate, choices)) as deltas:
@@ -139,11 +142,11 @@ class Ingress:
                     frame = b""
                     if choice.index not in opened:
                         frame = wire.opening(choice)
-                    tiers = unsent_tiers[choice.index]
-                    tiers += delta.tiers
-                    if delta.text or delta.finish:
-                        frame += wire.chunk(choice, delta.text, tiers)
-                        tiers.clear()
+                    whole = delta.after(unsent.pop(choice.index, None))
+                    if whole.text or whole.finish:
+                        frame += wire.chunk(choice, whole)
+                    else:
+                        unsent[choice.index] = whole
                     if frame:
                         opened.add(choice.index)
                         yield frame

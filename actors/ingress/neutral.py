@@ -29,7 +29,6 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "function_call": (None, "none", "auto"),
     "functions": (None, []),
     "include_stop_str_in_output": (None, False),
-    "logprobs": (None, False),
     "min_tokens": (None, 0),
     "modalities": (None, ["text"]),
     "moderation": (None,),
@@ -42,7 +41,6 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "suffix": (None, ""),
     "tool_choice": (None, "none", "auto"),
     "tools": (None, []),
-    "top_logprobs": (None, 0),
     "verbosity": (None, "medium"),
     "web_search_options": (None,),
 }

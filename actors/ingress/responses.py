@@ -13,11 +13,13 @@ from __future__ import annotations
 import itertools
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from actors.ingress.stream import Choice
+from actors.ingress.logprobs import ScoredToken, chat_logprobs, completion_logprobs
+from actors.ingress.stream import Choice, Delta
+from actors.ingress.text import TextCodec
 from policies.vocabulary import Tier
 
 _COSTS = ("rounds", "draft_tokens", "slim_rows", "slim_passes", "full_rows", "full_passes")
@@ -79,7 +81,15 @@ class Wire:
     whole_object: str
     chunk_object: str
 
-    def __init__(self, identity: Identity, *, include_usage: bool, provenance: bool) -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        codec: TextCodec,
+        *,
+        include_usage: bool = False,
+        provenance: bool = False,
+        logprobs: bool = False,
+    ) -> None:
         self._head = {
             "id": self.id_prefix + identity.request_id,
             "object": self.chunk_object,
@@ -89,20 +99,23 @@ class Wire:
         }
         self._tail = {"usage": None} if include_usage else {}
         self._provenance = provenance
+        self._logprobs = logprobs
+        self._codec = codec
 
     def opening(self, choice: Choice) -> bytes:
         """What is sent when a choice begins."""
         raise NotImplementedError
 
-    def chunk(self, choice: Choice, text: str, tiers: list[Tier]) -> bytes:
+    def chunk(self, choice: Choice, delta: Delta) -> bytes:
         """One event of a stream; finishes the choice if it has finished."""
         extension: dict[str, Any] = {}
         if self._provenance:
-            extension["tiers"] = [tier.value for tier in tiers]
+            extension["tiers"] = [tier.value for tier in delta.tiers]
         if choice.finish is not None:
             extension |= summary([choice])
         tail = {"viaserve": extension, **self._tail} if extension else self._tail
-        return sse({**self._head, "choices": [self._part(choice, text)], **tail})
+        part = self._part(choice, delta.text) | self._told(delta.scored)
+        return sse({**self._head, "choices": [part], **tail})
 
     def usage_chunk(self, num_prompt_tokens: int, choices: list[Choice]) -> bytes:
         """The last chunk, if the client asked for usage."""
@@ -114,12 +127,22 @@ class Wire:
             **self._head,
             "object": self.whole_object,
             "choices": [
-                {**self._answer(choice), "viaserve": self._of_choice(choice)} for choice in choices
+                self._answer(choice)
+                | self._told(choice.scored)
+                | {"viaserve": self._of_choice(choice)}
+                for choice in choices
             ],
             "usage": usage(num_prompt_tokens, choices),
             "viaserve": summary(choices),
         }
         return encode(whole)
+
+    def _told(self, tokens: Sequence[ScoredToken]) -> dict[str, Any]:
+        """The choice's `logprobs`, null unless asked for."""
+        return {"logprobs": self._spell(tokens) if self._logprobs else None}
+
+    def _spell(self, tokens: Sequence[ScoredToken]) -> dict[str, Any]:
+        raise NotImplementedError
 
     def _of_choice(self, choice: Choice) -> dict[str, Any]:
         own = summary([choice])
@@ -154,12 +177,14 @@ class ChatWire(Wire):
     def _piece(index: int, delta: dict[str, str], finish: str | None) -> dict[str, Any]:
         return {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}
 
+    def _spell(self, tokens: Sequence[ScoredToken]) -> dict[str, Any]:
+        return chat_logprobs(self._codec, tokens)
+
     def _answer(self, choice: Choice) -> dict[str, Any]:
         message = {"role": "assistant", "content": choice.text, "refusal": None}
         return {
             "index": choice.index,
             "message": message,
-            "logprobs": None,
             "finish_reason": choice.finish,
         }
 
@@ -178,9 +203,11 @@ class CompletionWire(Wire):
         return {
             "index": choice.index,
             "text": text,
-            "logprobs": None,
             "finish_reason": choice.finish,
         }
+
+    def _spell(self, tokens: Sequence[ScoredToken]) -> dict[str, Any]:
+        return completion_logprobs(self._codec, tokens)
 
     def _answer(self, choice: Choice) -> dict[str, Any]:
         return self._part(choice, choice.text)

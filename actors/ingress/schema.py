@@ -21,6 +21,8 @@ from pydantic_core import PydanticCustomError, from_json
 from actors.ingress.errors import ApiError, invalid
 from actors.ingress.neutral import drop_neutral, drop_neutral_of_message
 
+MAX_LOGPROBS = 20
+
 
 def _bad(message: str) -> PydanticCustomError:
     return PydanticCustomError("invalid", "{reason}", {"reason": message})
@@ -127,6 +129,11 @@ class GenerationBody(_Strict):
         """The bound where the client gave none; None leaves it to the settings."""
         return None
 
+    @property
+    def num_logprobs(self) -> int | None:
+        """How many best tokens' logarithms are wanted beside each chosen one's; None: none."""
+        return None
+
 
 class Message(_Strict):
     """One chat message; `name` is accepted and not shown to the model."""
@@ -141,6 +148,15 @@ class ChatBody(GenerationBody):
 
     messages: list[Message] = Field(min_length=1, fail_fast=True)
     max_completion_tokens: int | None = Field(None, ge=1)
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
+
+    @field_validator("top_logprobs")
+    @classmethod
+    def _with_logprobs(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value and not info.data.get("logprobs"):
+            raise _bad("needs logprobs: true")
+        return value
 
     @field_validator("max_completion_tokens")
     @classmethod
@@ -155,16 +171,27 @@ class ChatBody(GenerationBody):
         """`max_completion_tokens`, or the older name for it."""
         return self.max_completion_tokens or self.max_tokens
 
+    @property
+    def num_logprobs(self) -> int | None:
+        """See GenerationBody."""
+        return (self.top_logprobs or 0) if self.logprobs else None
+
 
 class CompletionBody(GenerationBody):
     """POST /v1/completions."""
 
     prompt: Annotated[list[str] | list[list[int]], PlainValidator(_prompt)]
+    logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
 
     @property
     def default_max_tokens(self) -> int | None:
         """OpenAI's default for completions."""
         return 16
+
+    @property
+    def num_logprobs(self) -> int | None:
+        """See GenerationBody."""
+        return self.logprobs
 
 
 Body = TypeVar("Body", bound=GenerationBody)

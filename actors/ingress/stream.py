@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from actors.ingress.admission import Admitted
 from actors.ingress.errors import Unavailable
+from actors.ingress.logprobs import ScoredToken
 from actors.ingress.stops import StopMatcher
 from actors.ingress.text import StreamDecoder, TextCodec
 from actors.messages import GenerateRequest
@@ -44,11 +45,24 @@ class Backend(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """What one commit adds to a choice. `tiers` has one entry for each token counted."""
+    """What one commit adds to a choice. `tiers` has one entry for each token counted,
+    `scored` one for each token shown, if the request asks for logarithms."""
 
     text: str
     tiers: tuple[Tier, ...]
+    scored: tuple[ScoredToken, ...]
     finish: str | None
+
+    def after(self, earlier: Delta | None) -> Delta:
+        """Both in one."""
+        if earlier is None:
+            return self
+        return Delta(
+            earlier.text + self.text,
+            earlier.tiers + self.tiers,
+            earlier.scored + self.scored,
+            self.finish,
+        )
 
 
 class Choice:
@@ -62,10 +76,12 @@ class Choice:
         self.plan = spec.plan
         self.counters = Counters()
         self.tiers: list[Tier] = []
+        self.scored: list[ScoredToken] = []
         self.finish: str | None = None
         self._decoder = decoder
         self._matcher = matcher
         self._pieces: list[str] = []
+        self._num_decoded = 0
 
     @property
     def num_tokens(self) -> int:
@@ -83,12 +99,17 @@ class Choice:
         if commit.finish is FinishReason.CANCELLED:
             raise Unavailable("The server cancelled this request.")
         self.counters, self.plan = commit.counters, commit.plan
-        num_before, pieces = self.num_tokens, []
+        num_before, num_scored, pieces = self.num_tokens, len(self.scored), []
         hidden = self._hidden_token(commit)
-        for token, tier in zip(commit.tokens, commit.tiers, strict=True):
+        for i, (token, tier) in enumerate(zip(commit.tokens, commit.tiers, strict=True)):
             self.tiers.append(tier)
             if token != hidden:
-                pieces.append(self._matcher.push(self._decoder.push(token)))
+                if commit.logprobs:
+                    told = ScoredToken(token, commit.logprobs[i], self._num_decoded)
+                    self.scored.append(told)
+                decoded = self._decoder.push(token)
+                self._num_decoded += len(decoded)
+                pieces.append(self._matcher.push(decoded))
             if self._matcher.matched:
                 break
         if commit.finish is not None and not self._matcher.matched:
@@ -100,7 +121,8 @@ class Choice:
             self.finish = commit.finish.value
         text = "".join(pieces)
         self._pieces.append(text)
-        return Delta(text, tuple(self.tiers[num_before:]), self.finish)
+        tiers, scored = tuple(self.tiers[num_before:]), tuple(self.scored[num_scored:])
+        return Delta(text, tiers, scored, self.finish)
 
     def _hidden_token(self, commit: Commit) -> int | None:
         """The stop token that ends the session with this commit; it is never shown."""

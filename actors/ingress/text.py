@@ -78,6 +78,14 @@ class TextCodec:
         """The text of `tokens` without special tokens."""
         return self._backend.decode(tokens, skip_special_tokens=True)
 
+    def spell(self, token: int) -> tuple[str, bytes]:
+        """A token by itself, special or not: its text, and its bytes where it is part of a
+        character (whose text is then a replacement character)."""
+        if self._byte_level and (spelled := self.token_bytes(token)):
+            return spelled.decode(errors="replace"), spelled
+        text = self._backend.decode([token], skip_special_tokens=False)
+        return text, text.encode()
+
     def is_special(self, token: int) -> bool:
         """True for a token that is never shown."""
         return token in self._special

@@ -1,5 +1,7 @@
 """Laws of a worker's step: what is held, what is asked again, and the screening of blocks."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -245,6 +247,15 @@ def test_release_leaves_nothing_in_any_engine(host):
     assert host.do(release=("s0", "s1", "s2", "s3", "unknown")) == ()
     assert host.tiers.num_sessions == 0
     assert not any(engine.cached for engine in host.engines.values())
+
+
+@pytest.mark.parametrize("kind", [WorkKind.DECODE, WorkKind.VERIFY])
+def test_logprobs_come_one_a_token_where_they_are_asked_for(host, kind):
+    asked = replace(work_of(kind), num_logprobs=2)
+    reply = host.one(asked)
+    assert len(reply.logprobs) == len(reply.tokens)
+    assert [told.top[0][0] for told in reply.logprobs] == list(reply.tokens)
+    assert replace(reply, logprobs=()) == host.one(work_of(kind))
 
 
 def test_an_idle_session_is_dropped_by_age(host):

@@ -10,9 +10,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from actors.messages import GenerateRequest
-from policies.vocabulary import Commit, Counters, FinishReason, SessionSpec, Tier
+from policies.vocabulary import Commit, Counters, FinishReason, SessionSpec, Tier, TokenLogprobs
 
 TIERS = (Tier.DRAFT, Tier.SLIM, Tier.FULL)
+
+
+def logprobs_of(spec: SessionSpec, tokens: Iterable[int]) -> tuple[TokenLogprobs, ...]:
+    """Made up: the chosen token first, then its neighbours."""
+    if spec.num_logprobs is None:
+        return ()
+    return tuple(
+        TokenLogprobs(-0.25, tuple((t + i, -0.25 - i) for i in range(spec.num_logprobs)))
+        for t in tokens
+    )
 
 
 def commits_of(spec: SessionSpec, answer: Iterable[int], sizes: Iterable[int]) -> Iterable[Commit]:
@@ -34,6 +44,7 @@ def commits_of(spec: SessionSpec, answer: Iterable[int], sizes: Iterable[int]) -
             counters=Counters(rounds=rounds, draft_tokens=4 * rounds, full_rows=end + rounds),
             plan=spec.plan,
             finish=finish if end == len(tokens) else None,
+            logprobs=logprobs_of(spec, tokens[start:end]),
         )
         if end == len(tokens):
             return

@@ -20,23 +20,32 @@ from policies.vocabulary import (
     Tier,
 )
 from policies.work import ReplyStatus, WorkKind, WorkReply
-from tests.policies.workers import VOCAB, FakeWorker, agreeing, full_law, plain_decoding
+from tests.policies.workers import (
+    VOCAB,
+    FakeWorker,
+    agreeing,
+    full_law,
+    logprobs_of,
+    plain_decoding,
+)
 
 PLANS = st.builds(Plan, st.sampled_from(PlanKind), gamma=st.integers(1, 5), block=st.integers(1, 7))
 SPECS = st.builds(
-    lambda prompt, done, tokens, stops, plan: SessionSpec(
+    lambda prompt, done, tokens, stops, plan, num_logprobs: SessionSpec(
         session_id="s",
         tokens=tuple(prompt + continued(prompt, done)),
         sampling=SamplingSpec(SamplingParams(), seed=1, choice=0, prompt_len=len(prompt)),
         max_tokens=tokens + done,
         stop_ids=frozenset(stops),
         plan=plan,
+        num_logprobs=num_logprobs,
     ),
     prompt=st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=12),
     done=st.integers(0, 3),
     tokens=st.integers(1, 25),
     stops=st.sets(st.integers(VOCAB - 1, VOCAB)),
     plan=PLANS,
+    num_logprobs=st.sampled_from([None, 0]),
 )
 AGREEMENT = st.sampled_from([0.0, 0.5, 0.9, 1.0])
 ROWS = st.integers(1, 20)
@@ -175,6 +184,8 @@ class AnyLife(RuleBasedStateMachine):
             self.commits.append(commit)
             assert commit.tokens
             assert len(commit.tiers) == len(commit.tokens)
+            asked = self.session.spec.num_logprobs is not None
+            assert commit.logprobs == (logprobs_of(commit.tokens) if asked else ())
             assert commit.tiers[-1] is Tier.FULL or commit.finish
             assert commit.finish is self.session.finish
             assert commit.counters == self.session.counters

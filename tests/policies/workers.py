@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable, Sequence
 
 from policies.session import prefix_crc
-from policies.vocabulary import PlanKind, SessionSpec, Tier
+from policies.vocabulary import PlanKind, SessionSpec, Tier, TokenLogprobs
 from policies.work import ReplyStatus, WorkItem, WorkKind, WorkReply
 
 VOCAB = 6
@@ -40,6 +40,11 @@ def plain_decoding(spec: SessionSpec) -> list[int]:
         if tokens[-1] in spec.stop_ids:
             break
     return tokens
+
+
+def logprobs_of(tokens: Sequence[int]) -> tuple[TokenLogprobs, ...]:
+    """Made up; they name their token."""
+    return tuple(TokenLogprobs(float(-token)) for token in tokens)
 
 
 class FakeWorker:
@@ -84,6 +89,7 @@ class FakeWorker:
             held=len(tokens),
             tokens=tuple(chosen),
             tiers=tuple(tiers),
+            logprobs=logprobs_of(chosen) if item.num_logprobs is not None else (),
             draft_tokens=tiers.count(Tier.DRAFT),
             full_rows=len(chosen) if item.kind is not WorkKind.PROPOSE else 0,
         )

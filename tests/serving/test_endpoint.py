@@ -130,6 +130,19 @@ async def test_penalties_and_filters_do_not_break_exactness(client: httpx.AsyncC
     assert len(texts) == 1
 
 
+async def test_logprobs_are_the_full_models_in_every_mode(client: httpx.AsyncClient) -> None:
+    told = []
+    for mode in ("off", "two_tier", "three_tier"):
+        request = body(PROMPTS[1], temperature=0.8, logprobs=True, top_logprobs=3)
+        reply = await client.post(
+            "/v1/chat/completions", json=request | {"viaserve": {"mode": mode}}
+        )
+        told.append(reply.json()["choices"][0]["logprobs"]["content"])
+    assert len(told[0]) == 24
+    assert all(entry["top_logprobs"][0]["logprob"] >= entry["logprob"] for entry in told[0])
+    assert told[0] == told[1] == told[2]
+
+
 @pytest.mark.parametrize(
     ("content", "status"),
     [
