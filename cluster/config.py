@@ -116,6 +116,12 @@ class PoolConfig(_Section):
             raise ValueError("a tier is named twice")
         return tiers
 
+    @model_validator(mode="after")
+    def _cuda_needs_gpus(self) -> PoolConfig:
+        if self.device != "cpu" and not self.num_gpus:
+            raise ValueError(f"device {self.device} needs num_gpus above 0, or Ray hides the GPUs")
+        return self
+
 
 class RouterConfig(_Section):
     """Routers and their bounds; see RouterSettings."""
@@ -189,6 +195,15 @@ class Config(_Section):
         return [n for n in self.hosts(Tier.SLIM) if Tier.DRAFT in self.pools[n].tiers]
 
 
+class HttpOptions(BaseModel):
+    """Serve's HTTP options; the two that we read are checked, the others are Serve's to check."""
+
+    model_config = ConfigDict(extra="allow")
+
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    port: Annotated[int, Field(strict=True, ge=1, le=65535)] = 8000
+
+
 class ServeFile(BaseModel):
     """A Serve config file (ray.serve.schema.ServeDeploySchema) with one application of ours."""
 
@@ -231,9 +246,14 @@ def load(path: Path, overrides: Sequence[str] = ()) -> tuple[Config, dict[str, A
     for override in overrides:
         _set(tree, override)
     http = tree.pop("http")
+    source = f"{path} with --set" if overrides else str(path)
     if not isinstance(http, dict):
         raise ConfigError(f"config {path}: http: not a mapping")
-    return parse(tree, f"{path} with --set" if overrides else str(path)), http
+    try:
+        HttpOptions.model_validate(http)
+    except ValidationError as error:
+        raise ConfigError(f"config {source}: {_explain(error, 'http.')}") from error
+    return parse(tree, source), http
 
 
 def parse(args: dict[str, Any], source: str) -> Config:
@@ -260,7 +280,7 @@ def _set(tree: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {override}: the value is not YAML") from error
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(error: ValidationError, prefix: str = "") -> str:
     """Every complaint, key first; pydantic's texts name the allowed values."""
     lines = []
     for item in error.errors():
@@ -268,5 +288,5 @@ def _explain(error: ValidationError) -> str:
         text = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
             text = "no such key here"
-        lines.append(f"{where}: {text}" if where else text)
+        lines.append(f"{prefix}{where}: {text}" if where else text)
     return "; ".join(lines)

@@ -103,6 +103,27 @@ def check(config: Config) -> Facts:
     )
 
 
+def check_machine(config: Config, cores: int, gpus: int) -> None:
+    """ConfigError where one machine with so many cores and GPUs cannot host the pools."""
+    for name, pool in config.pools.items():
+        where = f"pools.{name}"
+        if not isinstance(pool.num_cpus, str) and pool.num_cpus > cores:
+            raise ConfigError(
+                f"{where}.num_cpus: {pool.num_cpus:g} is more than this machine's {cores} cores"
+            )
+        for key, asked in (("label_selector", pool.label_selector), ("resources", pool.resources)):
+            if asked:
+                raise ConfigError(
+                    f"{where}.{key}: a Ray of this machine's own has none; give --address"
+                )
+    asked_gpus = sum(pool.num_gpus * pool.replicas for pool in config.pools.values())
+    if asked_gpus > gpus:
+        raise ConfigError(
+            f"pools: {asked_gpus:g} GPUs are asked for (num_gpus times replicas), this machine has"
+            f" {gpus}"
+        )
+
+
 def _resolve(path: str) -> Path:
     """A path of the config: absolute, or relative to the repository root."""
     return ROOT / Path(path).expanduser()

@@ -17,13 +17,14 @@ from typing import Any
 import httpx
 import psutil
 import ray
+import torch
 from ray import serve
 
 from actors.messages import WorkerReport
 from cluster.app import compose
 from cluster.config import Config, ConfigError
 from cluster.placement import RegistryClient, cpus_of, end_registry
-from cluster.preflight import Facts, check
+from cluster.preflight import Facts, check, check_machine
 
 READY_TIMEOUT_S = 600.0
 _POLL_S = 0.5
@@ -38,6 +39,8 @@ def run(config: Config, http: dict[str, Any], address: str | None) -> None:
     """Serve until a signal. Errors of config and model are raised before Ray starts."""
     host, port = http.get("host", "127.0.0.1"), http.get("port", 8000)
     _check_port(host, port)
+    if address is None:
+        check_machine(config, os.cpu_count() or 1, torch.cuda.device_count())
     facts = check(config)
     _stop_on_signals()
     with contextlib.suppress(_Stop):
@@ -49,6 +52,7 @@ def _serve(facts: Facts, http: dict[str, Any], address: str | None) -> None:
     begin = time.monotonic()
     # Serve's own "ready" comes before the workers are.
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    print("viaserve: starting", flush=True)
     try:
         _start_ray(facts, address)
         _stop_on_signals()  # ray.init has put a handler of its own there
@@ -103,11 +107,17 @@ def _end(address: str | None) -> None:
 
 def _wait_ready(base: str) -> None:
     deadline = time.monotonic() + READY_TIMEOUT_S
+    told = ""
     while time.monotonic() < deadline:
         with contextlib.suppress(httpx.HTTPError):
-            answer = httpx.get(f"{base}/ready", timeout=10.0)
-            if answer.status_code == 200 and answer.json()["status"] == "ok":
+            status = httpx.get(f"{base}/ready", timeout=10.0).json()
+            if status["status"] == "ok":
                 return
+            missing = [tier for tier, is_here in status["tiers"].items() if not is_here]
+            line = f"viaserve: waiting for workers to load: {', '.join(missing)}"
+            if line != told:
+                print(line, flush=True)
+                told = line
         time.sleep(_POLL_S)
     raise ConfigError(f"not ready within {READY_TIMEOUT_S:.0f} s; Ray's logs say more")
 
@@ -152,7 +162,7 @@ def _check_port(host: str, port: int) -> None:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
-        except (OSError, OverflowError, TypeError) as error:
+        except OSError as error:
             raise ConfigError(f"http: cannot listen on {host}:{port}: {error}") from error
 
 

@@ -54,6 +54,7 @@ def admit_chat(
         }
         for message in body.messages
     ]
+    _check_chars(sum(len(m["content"]) for m in messages), "messages", codec, settings)
     prompt = tuple(codec.chat(messages))
     return _admit(body, "messages", [prompt], settings, request_id)
 
@@ -67,6 +68,7 @@ def admit_completion(
     prompts: list[tuple[int, ...]] = []
     for prompt in body.prompt:
         if isinstance(prompt, str):
+            _check_chars(len(prompt), "prompt", codec, settings)
             prompts.append(tuple(codec.encode(prompt)))
         else:
             _check_ids(prompt, "prompt", settings)
@@ -137,6 +139,17 @@ def _check_choices(body: GenerationBody, num_prompts: int, settings: IngressSett
         asked = f"n = {n}" if num_prompts == 1 else f"n = {n} for {num_prompts} prompts"
         message = f"{asked} is more than the {settings.max_choices} choices of one request."
         raise invalid(message, "n" if num_prompts <= n else "prompt")
+
+
+def _check_chars(num_chars: int, param: str, codec: TextCodec, settings: IngressSettings) -> None:
+    least = codec.least_tokens(num_chars)
+    if least > settings.max_context:
+        raise invalid(
+            f"The context holds {settings.max_context} tokens; this request's {num_chars}"
+            f" characters are at least {least}. Shorten it.",
+            param,
+            "context_length_exceeded",
+        )
 
 
 def _check_ids(ids: list[int], param: str, settings: IngressSettings) -> None:

@@ -74,7 +74,10 @@ def _logit_bias(value: Any) -> dict[int, float]:
             raise _bad("its keys should be token ids in decimal digits")
         if type(bias) not in (int, float) or not -100 <= bias <= 100:
             raise _bad("its values should be numbers from -100 to 100")
-    return {int(key): float(bias) for key, bias in value.items()}
+    biases = {int(key): float(bias) for key, bias in value.items()}
+    if len(biases) < len(value):
+        raise _bad("names one token id twice")
+    return biases
 
 
 class _Strict(BaseModel):

@@ -45,6 +45,7 @@ class TextCodec:
         self._byte_level = decoder.get("type") == "ByteLevel"
         self._byte_tokens = _byte_fallback_tokens(self._backend, decoder)
         self._bytes: dict[int, bytes] = {}
+        self._longest = max((len(word) for word in tokenizer.get_vocab()), default=1)
 
     @classmethod
     def load(cls, directory: str) -> TextCodec:
@@ -54,6 +55,11 @@ class TextCodec:
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Ids of `text`; special tokens that are spelled out in it become their own ids."""
         return self._backend.encode(text, add_special_tokens=add_special_tokens).ids
+
+    def least_tokens(self, num_chars: int) -> int:
+        """A text of so many characters has at least so many tokens: known without encoding
+        it, which takes seconds for megabytes and holds up every other request."""
+        return num_chars // self._longest
 
     def chat(self, messages: list[dict[str, str]]) -> list[int]:
         """Ids of the conversation up to the start of the answer. Raises ApiError 400."""

@@ -38,6 +38,10 @@ async def first_model(client: httpx.AsyncClient) -> str:
         answer = await client.get("models")
         answer.raise_for_status()
         return str(answer.json()["data"][0]["id"])
+    except httpx.HTTPStatusError as error:
+        status = error.response.status_code
+        hint = "; give its key with --api-key or VIASERVE_API_KEY" if status == 401 else ""
+        raise BenchError(f"{client.base_url}models answers {status}{hint}") from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise BenchError(f"no server answers at {client.base_url}: {describe(error)}") from error
     except (ValueError, KeyError, IndexError, TypeError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +61,12 @@ class BenchOptions:
             raise BenchError("concurrency, max tokens, rounds and waves must be at least 1")
         if self.limit is not None and self.limit < 1:
             raise BenchError("the limit of prompts must be at least 1")
+        if self.warmup < 0:
+            raise BenchError("warmup must be at least 0")
+        if not 0 < self.timeout_s < math.inf:
+            raise BenchError(f"the timeout must be a number of seconds above 0: {self.timeout_s}")
+        if not 0 <= self.temperature < math.inf:
+            raise BenchError(f"the temperature must be a number from 0 up: {self.temperature}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -267,6 +267,11 @@ def test_override_reaches_its_key(tmp_path: Path, override: str, read, expected)
         ("pools.large=5", "pools.large:"),
         ("pools=5", "pools:"),
         ("http=5", "http: not a mapping"),
+        ("http.port=0", "http.port: Input should be greater than or equal to 1"),
+        ("http.port=65536", "http.port: Input should be less than or equal to 65535"),
+        ("http.port=abc", "http.port: Input should be a valid integer"),
+        ("http.host=", "http.host: Input should be a valid string"),
+        ("pools.large.device=cuda", "pools.large: device cuda needs num_gpus above 0"),
     ],
 )
 def test_bad_override_is_refused(tmp_path: Path, override: str, says: str):

@@ -15,7 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from actors.engine.route import ModelError, fingerprint
 from cluster.config import Config, ConfigError, parse
-from cluster.preflight import check
+from cluster.preflight import check, check_machine
 from policies.vocabulary import PlanKind, Tier
 
 WORDS = ["<unk>", "<s>", "</s>", *"abcdefghijklm"]
@@ -144,11 +144,37 @@ def test_dtype_auto_is_what_the_device_computes_fast(
     root: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, has_bf16: bool, device, expected
 ):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_bf16)
-    pools = {"all": {"tiers": ["draft", "full"], "device": device}}
+    pools = {"all": {"tiers": ["draft", "full"], "device": device, "num_gpus": device != "cpu"}}
     facts = check(
         config(root, model={"path": str(root / "full"), "context": 8, "dtype": dtype}, pools=pools)
     )
     assert facts.dtype == expected
+
+
+def pools_of(**changes: Any) -> Config:
+    large = {"tiers": ["full", "draft"], "replicas": 2, **changes}
+    return parse({"pools": {"large": large}}, "test")
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"num_cpus": 9}, "pools.large.num_cpus: 9 is more than this machine's 8 cores"),
+        ({"device": "cuda", "num_gpus": 2}, "pools: 4 GPUs are asked for"),
+        ({"label_selector": {"a": "b"}}, "pools.large.label_selector:"),
+        ({"resources": {"a100": 1}}, "pools.large.resources:"),
+    ],
+)
+def test_pools_that_one_machine_cannot_host_are_refused(changes: dict[str, Any], says: str):
+    with pytest.raises(ConfigError) as caught:
+        check_machine(pools_of(**changes), cores=8, gpus=3)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("changes", [{}, {"num_cpus": 8}, {"device": "cuda", "num_gpus": 1.5}])
+def test_pools_may_share_what_the_machine_has(changes: dict[str, Any]):
+    check_machine(pools_of(**changes), cores=8, gpus=3)
 
 
 @pytest.mark.parametrize("kind", ["model", "route"])

@@ -290,7 +290,18 @@ def test_bad_prompt_is_named_by_its_line(tmp_path: Path, line: str):
 
 
 @pytest.mark.parametrize(
-    "changed", [{"modes": ()}, {"modes": ("a", "a")}, {"concurrency": (0,)}, {"limit": 0}]
+    "changed",
+    [
+        {"modes": ()},
+        {"modes": ("a", "a")},
+        {"concurrency": (0,)},
+        {"limit": 0},
+        {"warmup": -1},
+        {"timeout_s": 0.0},
+        {"timeout_s": float("nan")},
+        {"temperature": float("inf")},
+        {"temperature": -0.1},
+    ],
 )
 def test_impossible_options_are_refused(tmp_path: Path, changed):
     with pytest.raises(BenchError):

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from tests.ingress.conftest import chat_body, completion_body
+from actors.ingress.text import TextCodec
+from tests.ingress.conftest import byte_level_tokenizer, chat_body, completion_body
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 
@@ -79,6 +82,7 @@ BAD_FIELDS = [
     ({"viaserve": {"block": True}}, "viaserve.block"),
     ({"viaserve": {"lossy": True}}, "viaserve.lossy"),
     ({"viaserve": "off"}, "viaserve"),
+    ({"logit_bias": {"5": 1, "05": 2}}, "logit_bias"),
     ({"logprobs": "yes"}, "logprobs"),
     ({"logprobs": 21}, "logprobs"),
     ({"top_logprobs": 3}, "top_logprobs"),
@@ -220,9 +224,22 @@ async def test_prompt_and_answer_fit_the_context_or_the_numbers_are_told(
         assert str(max_tokens or "one") in message
 
 
-async def test_a_long_text_is_refused_by_its_token_count(client):
-    response = await client.post(CHAT, json=chat_body(**messages(content="fox " * 50_000)))
+@pytest.mark.parametrize("word", ["fox ", "🦊"])
+async def test_a_long_text_is_refused_before_it_is_encoded(client, monkeypatch, word):
+    """Encoding megabytes takes seconds and holds up every other request."""
+    monkeypatch.setattr(TextCodec, "encode", None)
+    response = await client.post(CHAT, json=chat_body(**messages(content=word * 50_000)))
     assert_error(response, 400, "messages", code="context_length_exceeded")
+    response = await client.post(COMPLETIONS, json=completion_body(prompt=word * 50_000))
+    assert_error(response, 400, "prompt", code="context_length_exceeded")
+
+
+CODEC = TextCodec(byte_level_tokenizer())
+
+
+@given(text=st.text(max_size=60))
+def test_no_text_has_fewer_tokens_than_the_bound_says(text):
+    assert CODEC.least_tokens(len(text)) <= len(CODEC.encode(text))
 
 
 @pytest.mark.parametrize("declares_length", [True, False])
