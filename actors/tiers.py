@@ -6,51 +6,13 @@ It knows engines by their seam and work items by their type; no Ray, no torch.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 
-from actors.engine.seam import Context, Engine, EngineStats, Extend, Propose, Row
+from actors.engine.seam import Context, Engine, EngineStats, Extend, Row
 from actors.messages import StepRequest
-from policies.acceptance import accepted_len
+from actors.screening import propose
 from policies.session import prefix_crc
-from policies.vocabulary import Plan, PlanKind, Tier
-from policies.work import ReplyStatus, WorkItem, WorkKind, WorkReply
-
-
-@dataclass(slots=True)
-class _Screening:
-    """A block in the making: ids behind `base` of the context, one tier each."""
-
-    item: WorkItem
-    context: Context
-    base: int
-    tiers: list[Tier] = field(default_factory=list)
-    draft_tokens: int = 0
-    slim_rows: int = 0
-    slim_passes: int = 0
-
-    @property
-    def room(self) -> int:
-        return self.item.num_tokens - len(self.tiers)
-
-    @property
-    def open(self) -> bool:
-        ended = bool(self.tiers) and self.context.tokens[-1] in self.context.stop_ids
-        return self.room > 0 and not ended
-
-    def reply(self) -> WorkReply:
-        tokens = tuple(self.context.tokens[self.base :])
-        assert len(tokens) == len(self.tiers)
-        return WorkReply(
-            self.item.session_id,
-            self.item.ticket,
-            ReplyStatus.OK,
-            held=len(self.context.tokens),
-            tokens=tokens,
-            tiers=tuple(self.tiers),
-            draft_tokens=self.draft_tokens,
-            slim_rows=self.slim_rows,
-            slim_passes=self.slim_passes,
-        )
+from policies.vocabulary import PlanKind, Tier
+from policies.work import Audited, ReplyStatus, WorkItem, WorkKind, WorkReply
 
 
 class TierHost:
@@ -80,8 +42,9 @@ class TierHost:
                 replies[id(item)] = _need_prefix(item, self._contexts.get(item.session_id))
             else:
                 held.append((item, context))
-        for part in (self._extend_and_choose(held), self._propose(held)):
-            replies.update(part)
+        replies.update(self._extend_and_choose(held))
+        asked = [(item, context) for item, context in held if item.kind is WorkKind.PROPOSE]
+        replies.update(propose(self._engines, asked, self._cut))
         return tuple(replies[id(item)] for item in request.items)
 
     def release(self, session_ids: Iterable[str]) -> None:
@@ -138,24 +101,25 @@ class TierHost:
                 engine.truncate(context.session_id, length)
 
     def _extend_and_choose(self, held: Sequence[tuple[WorkItem, Context]]) -> dict[int, WorkReply]:
-        """EXTEND for the tiers of each plan; DECODE and VERIFY in one pass of the full tier,
-        then the rest of the decoding."""
+        """EXTEND for the tiers of each plan; DECODE, VERIFY and AUDIT in one pass of the full
+        tier, then the rest of the decoding."""
         wanted: dict[Tier, list[tuple[WorkItem, Extend]]] = {tier: [] for tier in self._engines}
         for item, context in held:
-            scores = {WorkKind.DECODE: 1, WorkKind.VERIFY: item.num_tokens + 1, WorkKind.EXTEND: 0}
             if item.kind is not WorkKind.PROPOSE:
-                extend = _extend(item, context, scores[item.kind])
                 for tier in self._tiers_of(item):
-                    wanted[tier].append((item, extend))
+                    wanted[tier].append((item, _scoring(item, context)))
         rows: dict[int, list[Row]] = {}
         for tier, pairs in wanted.items():
             if pairs:
                 answers = self._engines[tier].score([extend for _, extend in pairs])
                 for (item, _), scored in zip(pairs, answers, strict=True):
                     rows[id(item)] = scored
+        looks = {id(item): _looks(item, context, rows.get(id(item), [])) for item, context in held}
+        for item, _ in held:
+            del rows.get(id(item), [])[: item.num_audit]
         self._decode_on(held, rows)
         return {
-            id(item): _full_reply(item, context, rows.get(id(item), []))
+            id(item): _full_reply(item, context, rows.get(id(item), []), looks[id(item)])
             for item, context in held
             if item.kind is not WorkKind.PROPOSE
         }
@@ -172,7 +136,10 @@ class TierHost:
             for item, context in going
             if len(rows[id(item)]) < item.num_tokens and context.tokens[-1] not in context.stop_ids
         ]:
-            asked = [_extend(item, context, 1) for item, context in going]
+            asked = [
+                Extend(context, len(context.tokens), 1, num_logprobs=item.num_logprobs)
+                for item, context in going
+            ]
             for (item, context), [row] in zip(
                 going, self._engines[Tier.FULL].score(asked), strict=True
             ):
@@ -180,72 +147,10 @@ class TierHost:
                 rows[id(item)].append(row)
 
     def _tiers_of(self, item: WorkItem) -> list[Tier]:
-        """The tiers here that an EXTEND, DECODE or VERIFY concerns."""
+        """The tiers here that an item concerns which is not PROPOSE."""
         if item.kind is not WorkKind.EXTEND or Tier.FULL in self._engines:
             return [Tier.FULL]
-        return [t for t in _proposing_tiers(item.plan) if t in self._engines]
-
-    def _propose(self, held: Sequence[tuple[WorkItem, Context]]) -> dict[int, WorkReply]:
-        """Blocks for all PROPOSE items, side by side: the draft proposes gamma tokens, slim
-        keeps what it agrees with and appends its own, until the block is full."""
-        blocks = [
-            _Screening(item, context, len(context.tokens))
-            for item, context in held
-            if item.kind is WorkKind.PROPOSE
-        ]
-        going = [b for b in blocks if b.open]
-        while going:
-            drafted = self._draft(going)
-            screened = [
-                (b, ids)
-                for b, ids in zip(going, drafted, strict=True)
-                if b.item.plan.kind is PlanKind.THREE_TIER
-            ]
-            if screened:
-                self._screen(screened)
-            # Under two_tier one draft is the block.
-            going = [b for b, _ in screened if b.open]
-        return {id(b.item): b.reply() for b in blocks}
-
-    def _draft(self, blocks: Sequence[_Screening]) -> list[list[int]]:
-        asked = [Propose(b.context, min(b.item.plan.gamma, b.room)) for b in blocks]
-        drafted = self._engines[Tier.DRAFT].propose(asked)
-        for block, ids in zip(blocks, drafted, strict=True):
-            block.draft_tokens += len(ids)
-            if block.item.plan.kind is PlanKind.TWO_TIER:
-                block.tiers += [Tier.DRAFT] * len(ids)
-        return drafted
-
-    def _screen(self, drafted: Sequence[tuple[_Screening, list[int]]]) -> None:
-        asked: list[Extend] = []
-        for block, ids in drafted:
-            # The row behind the last place of the block would be thrown away: leave it out.
-            rows = len(ids) + (len(ids) < block.room)
-            upto = block.base + len(block.tiers) + rows - 1
-            asked.append(Extend(block.context, upto, rows))
-            block.slim_rows += rows
-            block.slim_passes += 1
-        answers = self._engines[Tier.SLIM].extend(asked)
-        for (block, ids), chosen in zip(drafted, answers, strict=True):
-            start = block.base + len(block.tiers)
-            kept = accepted_len(ids, chosen if len(chosen) > len(ids) else [*chosen, -1])
-            self._cut(block.context, start + kept)
-            block.tiers += [Tier.DRAFT] * kept
-            if kept < len(chosen):
-                ended = kept > 0 and block.context.tokens[-1] in block.context.stop_ids
-                if not ended:
-                    block.context.tokens.append(chosen[kept])
-                    block.tiers.append(Tier.SLIM)
-
-
-def _proposing_tiers(plan: Plan) -> tuple[Tier, ...]:
-    match plan.kind:
-        case PlanKind.OFF:
-            return ()
-        case PlanKind.TWO_TIER:
-            return (Tier.DRAFT,)
-        case PlanKind.THREE_TIER:
-            return (Tier.DRAFT, Tier.SLIM)
+        return [tier for tier in self._engines if tier in item.plan.kind.tiers]
 
 
 def _need_prefix(item: WorkItem, context: Context | None) -> WorkReply:
@@ -253,11 +158,36 @@ def _need_prefix(item: WorkItem, context: Context | None) -> WorkReply:
     return WorkReply(item.session_id, item.ticket, ReplyStatus.NEED_PREFIX, held=held)
 
 
-def _extend(item: WorkItem, context: Context, num_score: int) -> Extend:
-    return Extend(context, len(context.tokens), num_score, num_logprobs=item.num_logprobs)
+def _scoring(item: WorkItem, context: Context) -> Extend:
+    """What an item asks of a tier's first pass. The row that judges an id is the one before."""
+    upto = len(context.tokens)
+    match item.kind:
+        case WorkKind.EXTEND:
+            return Extend(context, upto, 0)
+        case WorkKind.AUDIT:
+            return Extend(context, upto - 1, item.num_audit, judge=True)
+        case _:
+            block = item.num_tokens if item.kind is WorkKind.VERIFY else 0
+            judge = item.num_audit + item.num_shadow > 0 or item.plan.kind is PlanKind.CASCADE
+            num_score = item.num_audit + block + 1
+            return Extend(context, upto, num_score, judge, item.num_logprobs)
 
 
-def _full_reply(item: WorkItem, context: Context, rows: list[Row]) -> WorkReply:
+def _looks(item: WorkItem, context: Context, rows: Sequence[Row]) -> tuple[Audited, ...]:
+    """What the rows say of the ids that the item asks about; see WorkReply."""
+    count = item.num_audit + item.num_shadow
+    block = item.num_tokens if item.kind is WorkKind.VERIFY else 0
+    first = len(context.tokens) - block - item.num_audit
+    looks: list[Audited] = []
+    for token, row in zip(context.tokens[first : first + count], rows, strict=False):
+        assert row.verdict is not None
+        looks.append(Audited(row.chosen == token, row.verdict.logprob))
+    return tuple(looks)
+
+
+def _full_reply(
+    item: WorkItem, context: Context, rows: list[Row], looks: tuple[Audited, ...]
+) -> WorkReply:
     verify = item.kind is WorkKind.VERIFY
     return WorkReply(
         item.session_id,
@@ -267,6 +197,13 @@ def _full_reply(item: WorkItem, context: Context, rows: list[Row]) -> WorkReply:
         tokens=tuple(row.chosen for row in rows),
         tiers=(Tier.FULL,) * len(rows),
         logprobs=tuple(row.logprobs for row in rows if row.logprobs is not None),
-        full_rows=len(rows),
+        ratios=_ratios(rows) if verify and item.plan.kind is PlanKind.CASCADE else (),
+        audited=looks,
+        full_rows=len(rows) + item.num_audit,
         full_passes=1 if verify else len(rows),
     )
+
+
+def _ratios(rows: Sequence[Row]) -> tuple[float, ...]:
+    """Of the block's ids; the row behind the block has none."""
+    return tuple(row.verdict.ratio for row in rows if row.verdict is not None)

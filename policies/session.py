@@ -1,8 +1,9 @@
 """The session: one running choice of one request as a sans-IO state machine.
 
 It says what work it wants and takes in the replies; it knows no worker but by name, no clock
-and no model. Law: what it commits is what the full tier chose after the committed prefix, in
-order, once, whatever is lost, doubled, late or asked again (DESIGN section 2).
+and no model. Law: under an exact plan it commits what the full tier chose after the committed
+prefix; under any plan in order, once, whatever is lost, doubled, late or asked again (DESIGN
+section 2).
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from enum import StrEnum
 
 import numpy as np
 
-from policies.acceptance import accept_exact, accepted_len
+from policies.acceptance import accept_cascade, accept_exact
+from policies.audit import AuditRow
+from policies.unseen import Unseen, UnseenToken, rows_of
 from policies.vocabulary import (
     Commit,
     Counters,
@@ -68,6 +71,8 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.BUSY_PROPOSE, Event.EXTENDED): State.WAIT_PROPOSE,
     (State.BUSY_PROPOSE, Event.PROPOSED): State.WAIT_VERIFY,
     (State.BUSY_PROPOSE, Event.NOTHING_PROPOSED): State.WAIT_DECODE,
+    (State.BUSY_PROPOSE, Event.NEXT_ROUND_PLAIN): State.WAIT_DECODE,
+    (State.BUSY_PROPOSE, Event.NEXT_ROUND_DRAFTED): State.WAIT_PROPOSE,
     (State.BUSY_PROPOSE, Event.FAILED): State.WAIT_PROPOSE,
     (State.BUSY_PROPOSE, Event.FINISHED): State.DONE,
     (State.WAIT_VERIFY, Event.DISPATCHED): State.BUSY_VERIFY,
@@ -92,9 +97,12 @@ def prefix_crc(tokens: Sequence[int]) -> int:
 
 
 class Session:
-    """The state of one session; `tokens` is the prompt and everything committed."""
+    """The state of one session; `tokens` is the prompt and everything committed.
 
-    def __init__(self, spec: SessionSpec) -> None:
+    `audit_share`: the probability that a span committed without the full tier is audited.
+    """
+
+    def __init__(self, spec: SessionSpec, audit_share: float = 0.0) -> None:
         self.spec = spec
         self.plan: Plan = spec.plan
         self.state = State.WAIT_DECODE
@@ -103,6 +111,11 @@ class Session:
         self.finish: FinishReason | None = None
         self._block: tuple[int, ...] = ()
         self._block_tiers: tuple[Tier, ...] = ()
+        self._block_plan = spec.plan
+        self._shadow: list[UnseenToken] = []
+        self._unseen = Unseen(audit_share, spec.sampling.seed, spec.sampling.choice)
+        self._audit: WorkItem | None = None
+        self._audited: list[UnseenToken] = []
         self._proposer: str | None = None
         # Per worker: how many of `tokens` it is believed to hold. A belief too high costs a
         # NEED_PREFIX, one too low a few ids on the wire; neither changes a token.
@@ -134,7 +147,7 @@ class Session:
     def rows_wanted(self, worker: str) -> int:
         """Rows of the full step or chunk that the session would like of this worker next."""
         tail = len(self.tokens) - self._known.get(worker, 0)
-        return max(tail, 1) + len(self._block)
+        return max(tail, 1, len(self._unseen)) + len(self._block)
 
     def dispatch(self, worker: str, max_rows: int, decode_tokens: int = 1) -> WorkItem:
         """Hand the next work to a worker, at most `max_rows` rows of it (chunked prefill)."""
@@ -154,24 +167,34 @@ class Session:
         else:
             count = len(self._block)
             tail = [*tail, *self._block]
-        self._ticket += 1
-        item = WorkItem(
-            session_id=self.session_id,
-            ticket=self._ticket,
-            kind=kind,
-            start=start,
-            tokens=tuple(tail),
-            prefix_crc=prefix_crc(self.tokens[:start]),
-            plan=self.plan,
-            num_tokens=count,
-            open=SessionOpen(self.spec.sampling, self.spec.stop_ids) if start == 0 else None,
-            num_logprobs=self.spec.num_logprobs,
-        )
+        # Also what went ahead in a chunk: a look that is left out would bend the sample.
+        looks = kind in (WorkKind.DECODE, WorkKind.VERIFY)
+        audited = len(self._unseen) if looks else 0
+        item = self._item(kind, start, tail, count, audited)
         self._in_flight, self._worker = item, worker
         # Entered before the reply: a worker that is asked may hold the session from now on.
         self._known.setdefault(worker, 0)
         self._go(Event.DISPATCHED)
         return item
+
+    def _item(
+        self, kind: WorkKind, start: int, tokens: Sequence[int], count: int, audited: int
+    ) -> WorkItem:
+        self._ticket += 1
+        return WorkItem(
+            session_id=self.session_id,
+            ticket=self._ticket,
+            kind=kind,
+            start=start,
+            tokens=tuple(tokens),
+            prefix_crc=prefix_crc(self.tokens[:start]),
+            plan=self._block_plan if kind is WorkKind.VERIFY else self.plan,
+            num_tokens=count,
+            open=SessionOpen(self.spec.sampling, self.spec.stop_ids) if start == 0 else None,
+            num_logprobs=self.spec.num_logprobs,
+            num_audit=audited,
+            num_shadow=len(self._shadow) if kind is WorkKind.VERIFY else 0,
+        )
 
     def on_reply(self, worker: str, reply: WorkReply) -> Commit | None:
         """Take a reply in; a stale, doubled or foreign one changes nothing."""
@@ -189,8 +212,7 @@ class Session:
             self._go(Event.EXTENDED)
             return None
         if item.kind is WorkKind.PROPOSE:
-            self._on_proposed(worker, reply)
-            return None
+            return self._on_proposed(worker, item, reply)
         return self._on_chosen(worker, item, reply)
 
     def on_lost(self, worker: str) -> None:
@@ -209,34 +231,112 @@ class Session:
         if self.state is not State.DONE:
             self._end(FinishReason.CANCELLED)
 
-    def _on_proposed(self, worker: str, reply: WorkReply) -> None:
-        self._known[worker] = len(self.tokens)
+    @property
+    def wants_audit(self) -> bool:
+        """Whether committed tokens wait for a background look of the full tier; also when the
+        session has ended. Not while its own step there is on its way to look at them."""
+        own_look = self.state in (State.BUSY_DECODE, State.BUSY_VERIFY)
+        return self._audit is None and self._unseen.drawn and not own_look
+
+    def dispatch_audit(self, worker: str, max_rows: int) -> WorkItem:
+        """Have a full worker look at what it has not seen, at most `max_rows` rows at a time."""
+        assert self.wants_audit
+        first = len(self.tokens) - len(self._unseen)
+        start = min(self._known.get(worker, 0), first - 1)
+        kind, end = WorkKind.EXTEND, start + max_rows
+        if end > first:
+            kind, end = WorkKind.AUDIT, min(end, len(self.tokens))
+            self._audited = self._unseen.take(end - first)
+        self._audit = self._item(kind, start, self.tokens[start:end], 0, len(self._audited))
+        self._known.setdefault(worker, 0)
+        return self._audit
+
+    def on_audit_reply(self, worker: str, reply: WorkReply) -> tuple[AuditRow, ...]:
+        """Take an audit's reply in; the session's own steps know nothing of it."""
+        item, looked = self._audit, self._audited
+        self._audit, self._audited = None, []
+        if item is None or reply.ticket != item.ticket:
+            return ()
+        # What its own steps have told the worker meanwhile may be more; this is a belief.
+        done = reply.status is ReplyStatus.OK
+        self._known[worker] = item.start + len(item.tokens) if done else 0
+        return rows_of(looked, reply.audited) if done else ()
+
+    def drop_audits(self) -> None:
+        """There will be no look at what is unseen; one under way says nothing any more."""
+        self._audit, self._audited = None, []
+        self._unseen.take(len(self._unseen))
+
+    def _on_proposed(self, worker: str, item: WorkItem, reply: WorkReply) -> Commit | None:
+        cleared = len(reply.cleared)
+        self._known[worker] = len(self.tokens) + cleared
         self._proposer = worker
-        self._block, self._block_tiers = reply.tokens, reply.tiers
-        self._go(Event.PROPOSED if reply.tokens else Event.NOTHING_PROPOSED)
+        self._block, self._block_tiers = reply.tokens[cleared:], reply.tiers[cleared:]
+        self._block_plan = item.plan
+        self._shadow = [UnseenToken(p, item.plan.level, drawn=True) for p in reply.shadow]
+        if not cleared:
+            self._go(Event.PROPOSED if reply.tokens else Event.NOTHING_PROPOSED)
+            return None
+        return self._commit(reply.tokens[:cleared], reply.tiers[:cleared], cleared=reply.cleared)
 
     def _on_chosen(self, worker: str, item: WorkItem, reply: WorkReply) -> Commit:
         block, tiers = self._block, self._block_tiers
         self._block, self._block_tiers = (), ()
         base = len(self.tokens)
+        rows = rows_of(self._unseen.take(len(self._unseen)), reply.audited[: item.num_audit])
         if item.kind is WorkKind.VERIFY:
-            tokens = accept_exact(block, reply.tokens)
-            kept = accepted_len(block, reply.tokens)
+            tokens = self._accept(item, block, reply)
+            kept = len(tokens) - 1
+            # Behind a token that full rejects, the shadow was cast by another prefix.
+            shadow = reply.audited[item.num_audit :][: kept + 1]
+            rows += rows_of(self._shadow[: len(shadow)], shadow)
+            self._shadow = []
             tiers = (*tiers[:kept], Tier.FULL)
+            self._count_verdicts(item, block, reply, kept)
             if self._proposer in self._known:
                 self._known[self._proposer] = base + kept
         else:
             tokens, tiers = reply.tokens, (Tier.FULL,) * len(reply.tokens)
             kept = len(tokens)
         self._known[worker] = base + kept
-        return self._commit(tokens, tiers, reply.logprobs)
+        return self._commit(tokens, tiers, reply.logprobs, audited=rows)
+
+    def _accept(self, item: WorkItem, block: tuple[int, ...], reply: WorkReply) -> tuple[int, ...]:
+        if item.plan.kind is not PlanKind.CASCADE:
+            return accept_exact(block, reply.tokens)
+        # Whether the answer ends is the full tier's own choice under every plan.
+        stops = self.spec.stop_ids
+        ratios = [
+            float(drafted == chosen) if {drafted, chosen} & stops else ratio
+            for drafted, chosen, ratio in zip(block, reply.tokens, reply.ratios, strict=False)
+        ]
+        return accept_cascade(block, reply.tokens, ratios, item.plan.alpha)
+
+    def _count_verdicts(
+        self, item: WorkItem, block: tuple[int, ...], reply: WorkReply, kept: int
+    ) -> None:
+        done = self.counters
+        screened = item.plan.kind is PlanKind.THREE_TIER
+        lenient = sum(a != b for a, b in zip(block[:kept], reply.tokens, strict=False))
+        self.counters = replace(
+            done,
+            draft_judged=done.draft_judged + (0 if screened else min(kept + 1, len(block))),
+            lenient=done.lenient + lenient,
+        )
 
     def _commit(
-        self, tokens: Sequence[int], tiers: Sequence[Tier], logprobs: Sequence[TokenLogprobs]
+        self,
+        tokens: Sequence[int],
+        tiers: Sequence[Tier],
+        logprobs: Sequence[TokenLogprobs] = (),
+        *,
+        audited: tuple[AuditRow, ...] = (),
+        cleared: Sequence[float] = (),
     ) -> Commit:
         stop = next((i + 1 for i, t in enumerate(tokens) if t in self.spec.stop_ids), None)
         length = min(stop or len(tokens), self.remaining)
         tokens, tiers = tuple(tokens[:length]), tuple(tiers[:length])
+        self._unseen.add(len(self.tokens), cleared[:length], self._block_plan.level)
         self.tokens += tokens
         done = self.counters
         self.counters = replace(
@@ -245,23 +345,27 @@ class Session:
             from_draft=done.from_draft + tiers.count(Tier.DRAFT),
             from_slim=done.from_slim + tiers.count(Tier.SLIM),
             from_full=done.from_full + tiers.count(Tier.FULL),
+            unseen=done.unseen + len(cleared[:length]),
         )
         if stop == length:
             self._end(FinishReason.STOP)
         elif self.remaining == 0:
             self._end(FinishReason.LENGTH)
+        elif self._block:
+            self._go(Event.PROPOSED)
         elif self.plan.kind is PlanKind.OFF or self.remaining == 1:
             self._go(Event.NEXT_ROUND_PLAIN)
         else:
             self._go(Event.NEXT_ROUND_DRAFTED)
         told = tuple(logprobs[:length])
-        return Commit(tokens, tiers, self.counters, self.plan, self.finish, told)
+        return Commit(tokens, tiers, self.counters, self.plan, self.finish, told, audited)
 
     def _count(self, reply: WorkReply) -> None:
         done = self.counters
         self.counters = replace(
             done,
             draft_tokens=done.draft_tokens + reply.draft_tokens,
+            draft_judged=done.draft_judged + reply.draft_judged,
             slim_rows=done.slim_rows + reply.slim_rows,
             slim_passes=done.slim_passes + reply.slim_passes,
             full_rows=done.full_rows + reply.full_rows,

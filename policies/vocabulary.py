@@ -8,6 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from policies.audit import AuditRow
+from policies.gates import Gate, GateKind
+
 
 class Tier(StrEnum):
     """A model role."""
@@ -18,11 +21,30 @@ class Tier(StrEnum):
 
 
 class PlanKind(StrEnum):
-    """What a session does in a round; every kind is exact."""
+    """What a session does in a round. CASCADE and VIA are lossy: what they commit may differ
+    from what the full tier would have chosen."""
 
     OFF = "off"
     TWO_TIER = "two_tier"
     THREE_TIER = "three_tier"
+    CASCADE = "cascade"
+    VIA = "via"
+
+    @property
+    def exact(self) -> bool:
+        """Whether every committed token is the full tier's own choice."""
+        return self not in (PlanKind.CASCADE, PlanKind.VIA)
+
+    @property
+    def tiers(self) -> frozenset[Tier]:
+        """The tiers that propose under it."""
+        match self:
+            case PlanKind.OFF:
+                return frozenset()
+            case PlanKind.TWO_TIER | PlanKind.CASCADE:
+                return frozenset({Tier.DRAFT})
+            case PlanKind.THREE_TIER | PlanKind.VIA:
+                return frozenset({Tier.DRAFT, Tier.SLIM})
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +52,21 @@ class Plan:
     """A round's shape.
 
     `gamma` is the draft length: tokens the draft proposes in one go. `block` is how many
-    tokens (screened by slim) go to the full tier in one go; with TWO_TIER the block is
-    the draft's `gamma` tokens.
+    tokens (screened by slim) go to the full tier in one go; with TWO_TIER and CASCADE the
+    block is the draft's `gamma` tokens; with VIA it is how many tokens the cheap tiers commit
+    at most before they answer. `alpha`: CASCADE's leniency, 0 to 1.
+
+    `gate`: VIA's, at the audit's `level` as it was when the round began. `shadow`: where the
+    gate is closed, the gate whose would-be commits the full tier's judgement is evidence about.
     """
 
     kind: PlanKind
     gamma: int = 4
     block: int = 8
+    alpha: float = 0.0
+    gate: Gate = field(default_factory=lambda: Gate(GateKind.RATIO))
+    level: int = 0
+    shadow: Gate | None = None
 
     @property
     def block_len(self) -> int:
@@ -44,9 +74,9 @@ class Plan:
         match self.kind:
             case PlanKind.OFF:
                 return 0
-            case PlanKind.TWO_TIER:
+            case PlanKind.TWO_TIER | PlanKind.CASCADE:
                 return self.gamma
-            case PlanKind.THREE_TIER:
+            case PlanKind.THREE_TIER | PlanKind.VIA:
                 return self.block
 
 
@@ -145,13 +175,16 @@ class FinishReason(StrEnum):
 class Counters:
     """What a session has cost so far; cumulative. Rows are scored positions, passes steps.
 
-    draft_tokens: tokens the draft proposed. slim_rows / slim_passes and full_rows /
+    draft_tokens: tokens the draft proposed; draft_judged: those that slim or full looked at
+    (what follows a rejected token is not). slim_rows / slim_passes and full_rows /
     full_passes: positions scored, and forward passes that scored them, prefill not counted.
-    from_*: committed tokens by the tier that produced them.
+    from_*: committed tokens by the tier that produced them. unseen: tokens committed without
+    the full tier (VIA). lenient: tokens committed though the full tier chose another (CASCADE).
     """
 
     rounds: int = 0
     draft_tokens: int = 0
+    draft_judged: int = 0
     slim_rows: int = 0
     slim_passes: int = 0
     full_rows: int = 0
@@ -159,6 +192,8 @@ class Counters:
     from_draft: int = 0
     from_slim: int = 0
     from_full: int = 0
+    unseen: int = 0
+    lenient: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +202,7 @@ class Commit:
     has `logprobs` where the session asks for them.
 
     `finish` is set on the last one; `counters` are cumulative, `plan` is the one in force.
+    `audited`: what the full tier said, on its way to this commit, of tokens committed before.
     """
 
     tokens: tuple[int, ...]
@@ -175,3 +211,4 @@ class Commit:
     plan: Plan
     finish: FinishReason | None = None
     logprobs: tuple[TokenLogprobs, ...] = ()
+    audited: tuple[AuditRow, ...] = ()

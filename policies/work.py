@@ -15,6 +15,7 @@ class WorkKind(StrEnum):
     DECODE = "decode"
     VERIFY = "verify"
     PROPOSE = "propose"
+    AUDIT = "audit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,9 @@ class WorkItem:
     VERIFY: the last `num_tokens` ids of `tokens` are a block; choose g of the full tier at
       each of its positions and after it: `num_tokens + 1` ids.
     PROPOSE: propose a block of up to `num_tokens` ids under `plan`.
-    DECODE and VERIFY answer with logarithms where `num_logprobs` is set (see Extend).
+    AUDIT: let the full tier look at the last `num_audit` ids of `tokens`, which are committed.
+    DECODE and VERIFY answer with logarithms where `num_logprobs` is set (see Extend). VERIFY
+    audits as well: the `num_audit` ids before the block, and the first `num_shadow` of it.
     """
 
     session_id: str
@@ -51,6 +54,8 @@ class WorkItem:
     num_tokens: int = 0
     open: SessionOpen | None = None
     num_logprobs: int | None = None
+    num_audit: int = 0
+    num_shadow: int = 0
 
 
 class ReplyStatus(StrEnum):
@@ -61,10 +66,26 @@ class ReplyStatus(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Audited:
+    """The full tier's view of a committed id: whether it is its own choice, and the natural
+    logarithm of its processed probability."""
+
+    agrees: bool
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
 class WorkReply:
-    """The answer to one item. `tokens` with `tiers` one each: chosen (DECODE, VERIFY) or
-    proposed (PROPOSE) ids; `logprobs` one each where the item asks for them. `held`: ids of
-    the session that the worker now holds."""
+    """The answer to one item. `held`: ids of the session that the worker now holds.
+
+    `tokens` with `tiers` one each: chosen (DECODE, VERIFY) or proposed (PROPOSE) ids;
+    `logprobs` one each where the item asks for them. `ratios`: under CASCADE, of each id of
+    the block, its probability over the highest one. `cleared`: under VIA, the logarithms of
+    slim's processed probability of the proposed ids that its gate lets through; those come
+    first, the others are for the full tier to judge. `shadow`: the same of the ids among
+    these others that the plan's shadow gate would have accepted. `audited`: one for each of
+    `num_audit` and `num_shadow`.
+    """
 
     session_id: str
     ticket: int
@@ -73,7 +94,12 @@ class WorkReply:
     tokens: tuple[int, ...] = ()
     tiers: tuple[Tier, ...] = ()
     logprobs: tuple[TokenLogprobs, ...] = ()
+    ratios: tuple[float, ...] = ()
+    cleared: tuple[float, ...] = ()
+    shadow: tuple[float, ...] = ()
+    audited: tuple[Audited, ...] = ()
     draft_tokens: int = 0
+    draft_judged: int = 0
     slim_rows: int = 0
     slim_passes: int = 0
     full_rows: int = 0

@@ -12,7 +12,7 @@ from actors.messages import StepRequest
 from actors.tiers import TierHost
 from policies.session import prefix_crc
 from policies.vocabulary import Plan, PlanKind, SamplingParams, SamplingSpec, Tier
-from policies.work import ReplyStatus, SessionOpen, WorkItem, WorkKind
+from policies.work import Audited, ReplyStatus, SessionOpen, WorkItem, WorkKind
 from tests.engine.toys import text
 
 SEED = 7
@@ -161,6 +161,54 @@ def test_decoding_is_the_full_tiers_and_stops_behind_a_stop_id(host, num):
     assert stopped.tokens == free[:1]
 
 
+@given(tokens=st.lists(st.integers(0, 49), min_size=3, max_size=12), num=st.integers(1, 2))
+def test_an_audit_tells_what_full_says_of_each_of_the_last_ids(tokens, num):
+    host = Host()
+    full = host.engines[Tier.FULL]
+    reply = host.one(replace(item(WorkKind.AUDIT, tokens), num_audit=num))
+    expected = [
+        Audited(
+            full.choose(tokens[:at], SEED) == token, full.judge(tokens[:at], SEED, token).logprob
+        )
+        for at, token in list(enumerate(tokens))[-num:]
+    ]
+    assert list(reply.audited) == expected
+    assert (reply.tokens, reply.full_rows) == ((), num)
+
+
+@given(
+    block=st.lists(st.integers(0, 49), max_size=6),
+    audit=st.integers(0, len(PROMPT) - 1),
+    shadow=st.integers(0, 6),
+)
+def test_verifying_looks_at_the_ids_around_the_blocks_start_on_its_way(block, audit, shadow):
+    host = Host()
+    full = host.engines[Tier.FULL]
+    kind = WorkKind.VERIFY if block else WorkKind.DECODE
+    shadow = min(shadow, len(block))
+    ids = [*PROMPT, *block]
+    bare = item(kind, ids, num=len(block) or 3)
+    reply = host.one(replace(bare, num_audit=audit, num_shadow=shadow))
+    ends = range(len(PROMPT) - audit, len(PROMPT) + shadow)
+    assert [look.agrees for look in reply.audited] == [
+        full.choose(ids[:at], SEED) == ids[at] for at in ends
+    ]
+    alone = Host().one(bare)
+    assert (reply.tokens, reply.full_rows) == (alone.tokens, alone.full_rows + audit)
+
+
+@given(block=st.lists(st.integers(0, 49), min_size=1, max_size=8))
+def test_a_cascade_is_told_the_ratio_of_each_id_of_the_block(block):
+    host = Host()
+    full = host.engines[Tier.FULL]
+    ids = [*PROMPT, *block]
+    plan = Plan(PlanKind.CASCADE, gamma=8, alpha=0.5)
+    reply = host.one(item(WorkKind.VERIFY, ids, num=len(block), plan=plan))
+    places = range(len(PROMPT), len(ids))
+    assert reply.ratios == tuple(full.judge(ids[:at], SEED, ids[at]).ratio for at in places)
+    assert reply.tokens == host.one(item(WorkKind.VERIFY, ids, num=len(block))).tokens
+
+
 @given(block=st.lists(st.integers(0, 49), min_size=1, max_size=8))
 def test_verifying_chooses_after_every_place_of_the_block(block):
     host = Host()
@@ -182,6 +230,8 @@ def work_of(kind: WorkKind, **fields) -> WorkItem:
             return item(kind, PROMPT, num=3, **fields)
         case WorkKind.EXTEND:
             return item(kind, PROMPT, **fields)
+        case WorkKind.AUDIT:
+            return replace(item(kind, PROMPT, **fields), num_audit=2)
 
 
 @pytest.mark.parametrize("kind", WorkKind)
@@ -242,9 +292,9 @@ def test_another_seed_under_the_same_name_starts_afresh(host):
 
 def test_release_leaves_nothing_in_any_engine(host):
     host.do(*(work_of(kind, name=f"s{i}") for i, kind in enumerate(WorkKind)))
-    assert host.tiers.num_sessions == 4
+    assert host.tiers.num_sessions == 5
     assert any(engine.cached for engine in host.engines.values())
-    assert host.do(release=("s0", "s1", "s2", "s3", "unknown")) == ()
+    assert host.do(release=("s0", "s1", "s2", "s3", "s4", "unknown")) == ()
     assert host.tiers.num_sessions == 0
     assert not any(engine.cached for engine in host.engines.values())
 
@@ -272,7 +322,7 @@ def test_an_idle_session_is_dropped_by_age(host):
     assert all(set(engine.cached) <= {"s1"} for engine in host.engines.values())
 
 
-@pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0), (2, 0, 3, 1)])
+@pytest.mark.parametrize("order", [(0, 1, 2, 3, 4), (4, 3, 2, 1, 0), (2, 0, 4, 3, 1)])
 def test_a_mixed_step_answers_each_item_as_if_alone(host, order):
     items = [work_of(kind, name=f"s{i}", ticket=i) for i, kind in enumerate(WorkKind)]
     missing = item(WorkKind.DECODE, (1,), name="s8", start=6, prefix=PROMPT, num=1)

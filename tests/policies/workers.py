@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from policies.session import prefix_crc
 from policies.vocabulary import PlanKind, SessionSpec, Tier, TokenLogprobs
-from policies.work import ReplyStatus, WorkItem, WorkKind, WorkReply
+from policies.work import Audited, ReplyStatus, WorkItem, WorkKind, WorkReply
 
 VOCAB = 6
 
@@ -47,6 +47,16 @@ def logprobs_of(tokens: Sequence[int]) -> tuple[TokenLogprobs, ...]:
     return tuple(TokenLogprobs(float(-token)) for token in tokens)
 
 
+def _looks(item: WorkItem, tokens: Sequence[int]) -> tuple[Audited, ...]:
+    """What the full tier says of the ids that the item asks about."""
+    block = item.num_tokens if item.kind is WorkKind.VERIFY else 0
+    first = len(tokens) - block - item.num_audit
+    last = first + item.num_audit + item.num_shadow
+    return tuple(
+        Audited(full_law(tokens[:at]) == tokens[at], -0.2 * tokens[at]) for at in range(first, last)
+    )
+
+
 class FakeWorker:
     """Does items one by one. `largest_rows` is the largest item it has seen."""
 
@@ -81,6 +91,8 @@ class FakeWorker:
             case WorkKind.PROPOSE:
                 chosen, tiers = self._propose(tokens, item)
                 tokens += chosen
+            case WorkKind.AUDIT:
+                chosen, tiers = [], []
         self.held[item.session_id] = tokens
         return WorkReply(
             item.session_id,
@@ -90,9 +102,19 @@ class FakeWorker:
             tokens=tuple(chosen),
             tiers=tuple(tiers),
             logprobs=logprobs_of(chosen) if item.num_logprobs is not None else (),
+            cleared=self._cleared(item, chosen),
+            audited=_looks(item, [*held[: item.start], *item.tokens]),
             draft_tokens=tiers.count(Tier.DRAFT),
             full_rows=len(chosen) if item.kind is not WorkKind.PROPOSE else 0,
         )
+
+    def _cleared(self, item: WorkItem, chosen: Sequence[int]) -> tuple[float, ...]:
+        """Under VIA a part of the block by a hash, never a stop id."""
+        if item.kind is not WorkKind.PROPOSE or item.plan.kind is not PlanKind.VIA:
+            return ()
+        count = zlib.crc32(repr(list(chosen)).encode()) % (len(chosen) + 1)
+        stops = [i for i, token in enumerate(chosen) if token in self.stops[item.session_id]]
+        return tuple(-0.1 * token for token in chosen[: min([count, *stops])])
 
     def _decode(self, tokens: Sequence[int], item: WorkItem) -> list[int]:
         chosen: list[int] = []
