@@ -12,15 +12,16 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
+from actors.auditor import Auditor
 from actors.lanes import Lane, Waiter, least_loaded
 from actors.messages import GenerateRequest, Membership, Refusal, StepReply, StepRequest
 from actors.pool import WorkerGone
 from policies.session import Session, State
-from policies.vocabulary import Commit, PlanKind, Tier
+from policies.vocabulary import Commit, Tier
 from policies.work import WorkKind
 
 logger = logging.getLogger("ray.serve")
@@ -61,12 +62,17 @@ class _Running:
 
 
 class Router:
-    """One router replica."""
+    """One router replica. `auditor` watches over the sessions of lossy plans."""
 
     def __init__(
-        self, settings: RouterSettings, call: Call, clock: Callable[[], float] = time.monotonic
+        self,
+        settings: RouterSettings,
+        call: Call,
+        auditor: Auditor,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
+        self._auditor = auditor
         self._call = call
         self._clock = clock
         self._lanes: dict[str, Lane] = {}
@@ -89,7 +95,8 @@ class Router:
             yield [refusal]
             return
         inbox: asyncio.Queue[Output] = asyncio.Queue()
-        entered = [_Running(Session(s), i, inbox) for i, s in enumerate(request.sessions)]
+        share = self._auditor.settings.audit.sample_prob
+        entered = [_Running(Session(s, share), i, inbox) for i, s in enumerate(request.sessions)]
         self._queue.extend(entered)
         self._kick()
         try:
@@ -123,6 +130,7 @@ class Router:
         """Take the session out everywhere; once is enough, twice does no harm."""
         session = running.session
         session.cancel()
+        self._auditor.left(session)
         if running in self._queue:
             self._queue.remove(running)
         if self._running.pop(session.session_id, None) is None:
@@ -193,9 +201,24 @@ class Router:
                 continue
             while lane.has_room and (step := lane.next_step(self._clock())) is not None:
                 lane.in_flight += 1
-                task = asyncio.create_task(self._step(lane, *step))
-                self._steps.add(task)
-                task.add_done_callback(self._steps.discard)
+                self._start(self._step(lane, *step))
+        self._audit()
+
+    def _start(self, step: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(step)
+        self._steps.add(task)
+        task.add_done_callback(self._steps.discard)
+
+    def _audit(self) -> None:
+        """Background looks, where a full worker has nothing else to do."""
+        for lane in list(self._lanes.values()):
+            if Tier.FULL not in lane.tiers or lane.in_flight or lane.waiting:
+                continue
+            limits = lane.report.token_budget, lane.report.slots
+            looks = self._auditor.next_step(lane.worker_id, *limits)
+            if looks is not None:
+                lane.in_flight += 1
+                self._start(self._look(lane, *looks))
 
     def _expected(self, lane: Lane) -> list[Lane]:
         """Where sessions of this full worker are that propose at another worker just now."""
@@ -210,6 +233,7 @@ class Router:
 
     def _admit(self, running: _Running) -> None:
         running.started_s = self._clock()
+        running.session.plan = self._auditor.plan(running.session)
         self._running[running.session.session_id] = running
         self._place(running)
 
@@ -235,12 +259,11 @@ class Router:
         """The session's worker for its kind of work: the one that knows it, or the idlest."""
         kind = running.session.wants
         role = WorkKind.PROPOSE if kind is WorkKind.PROPOSE else WorkKind.VERIFY
-        if (known := self._lanes.get(running.homes.get(role, ""))) is not None:
+        proposes = role is WorkKind.PROPOSE
+        needed = running.session.plan.kind.tiers if proposes else frozenset({Tier.FULL})
+        known = self._lanes.get(running.homes.get(role, ""))
+        if known is not None and needed <= set(known.tiers):
             return known
-        needed = {Tier.FULL}
-        if role is WorkKind.PROPOSE:
-            three = running.session.plan.kind is PlanKind.THREE_TIER
-            needed = {Tier.DRAFT, Tier.SLIM} if three else {Tier.DRAFT}
         lane = least_loaded(list(self._lanes.values()), lambda at: needed <= set(at.tiers))
         if lane is not None:
             running.homes[role] = lane.worker_id
@@ -259,7 +282,25 @@ class Router:
     async def _step(self, lane: Lane, request: StepRequest, sessions: list[Session]) -> None:
         """One call to a worker, and what its reply means for the sessions."""
         begin = self._clock()
-        reply: StepReply | None = None
+        reply = await self._answer(lane, request)
+        if reply is not None:
+            lane.measured(self._clock() - begin, reply.busy_s, len(request.items))
+            self._take_in(lane, reply, sessions)
+        elif self._is_current(lane):
+            self._failed(lane, sessions)
+        self._kick()
+
+    async def _look(self, lane: Lane, request: StepRequest, sessions: list[Session]) -> None:
+        """A call of the audit alone; where it fails there is no look, and nothing else."""
+        if (reply := await self._answer(lane, request)) is not None:
+            self._auditor.take_in(lane.worker_id, sessions, reply.replies)
+        else:
+            for session in sessions:
+                session.drop_audits()
+        self._kick()
+
+    async def _answer(self, lane: Lane, request: StepRequest) -> StepReply | None:
+        """The worker's reply. None where the step failed or the lane is lost by now."""
         try:
             reply = await asyncio.wait_for(
                 self._call(lane.handle, request), self._settings.step_timeout_s
@@ -267,26 +308,24 @@ class Router:
         except (WorkerGone, TimeoutError) as error:
             logger.warning("worker %s lost: %s", lane.worker_id, error or "no answer in time")
             self._lose(lane)
+            return None
         except Exception:
             logger.exception("a step of worker %s failed", lane.worker_id)
-            if self._is_current(lane):
-                self._failed(lane, sessions)
+            return None
         finally:
             lane.in_flight -= 1
-        if reply is not None and self._is_current(lane):
-            lane.measured(self._clock() - begin, reply.busy_s, len(request.items))
-            self._take_in(lane, reply, sessions)
-        self._kick()
+        return reply if self._is_current(lane) else None
 
     def _take_in(self, lane: Lane, reply: StepReply, sessions: list[Session]) -> None:
         for session, answer in zip(sessions, reply.replies, strict=True):
             running = self._running.get(session.session_id)
+            session.plan = self._auditor.plan(session)
             commit = session.on_reply(lane.worker_id, answer)
             if running is None:
                 continue
             if commit is not None:
                 running.failures = 0
-                running.inbox.put_nowait((running.index, commit))
+                running.inbox.put_nowait((running.index, self._auditor.told(session, commit)))
             if session.state is State.DONE:
                 self._leave(running)
             elif session.wants is not None:
@@ -311,6 +350,7 @@ class Router:
         """Nothing runs, waits, is in flight or is left to release."""
         lanes = self._lanes.values()
         busy = any(lane.waiting or lane.in_flight or lane.releases for lane in lanes)
+        busy = busy or not self._auditor.idle
         return not (self._running or self._queue or self._steps or busy)
 
     def status(self) -> dict[str, Any]:

@@ -137,11 +137,12 @@ def _keep(block: Block, ids: Sequence[int], chosen: Sequence[int], cut: Cut) -> 
 def _gate(block: Block, ids: Sequence[int], rows: Sequence[Row], cut: Cut) -> None:
     """LOSSY: what the plan's gate lets through is committed without the full tier. Whether
     the answer ends is never left to slim: a stop id escalates."""
-    plan, stops = block.item.plan, block.context.stop_ids
+    gate, stops = block.item.plan.gate, block.context.stop_ids
+    assert gate is not None
     for i, (drafted, row) in enumerate(zip(ids, rows, strict=True)):
         assert row.verdict is not None
         verdict = row.verdict
-        where = region(plan.gate, verdict.ratio, verdict.margin)
+        where = region(gate, verdict.ratio, verdict.margin)
         if where is Region.ESCALATE or drafted in stops or row.chosen in stops:
             block.escalated = True
             block.tiers += [Tier.DRAFT] * (len(ids) - i)

@@ -18,6 +18,7 @@ from ray import serve
 from ray.serve import Application
 from ray.serve.handle import DeploymentHandle
 
+from actors.auditor import Auditor
 from actors.ingress.app import create_app
 from actors.ingress.errors import Overloaded, Unavailable
 from actors.ingress.settings import IngressSettings
@@ -26,10 +27,11 @@ from actors.messages import GenerateRequest, Refusal
 from actors.pool import Pool
 from actors.router import Output, Router, RouterSettings
 from cluster import __version__
-from cluster.config import load, parse
-from cluster.placement import RayWorkers, RegistryClient, SpecMaker, call_worker
+from cluster.config import load, parse, parse_live
+from cluster.placement import AuditClient, RayWorkers, RegistryClient, SpecMaker, call_worker
 from cluster.preflight import Facts, check
-from policies.vocabulary import Commit
+from policies.lossy import LossySettings
+from policies.vocabulary import Commit, Plan
 
 logger = logging.getLogger("ray.serve")
 _WATCH_S = 5.0
@@ -38,9 +40,17 @@ _WATCH_S = 5.0
 class RouterDeployment:
     """A router replica and its watch on the registry."""
 
-    def __init__(self, settings: RouterSettings) -> None:
-        self._router = Router(settings, call_worker)
+    def __init__(self, settings: RouterSettings, fallback: Plan, trio: str) -> None:
+        lossy = LossySettings()
+        self._audit = AuditClient(trio, lossy.audit)
+        self._auditor = Auditor(lossy, fallback, self._audit.observe)
+        self._router = Router(settings, call_worker, self._auditor)
         self._watch = asyncio.get_running_loop().create_task(self._follow())
+
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Serve calls it at the start, and with new settings of a live server."""
+        settings = parse_live(user_config).settings()
+        self._auditor.configure(settings, await self._audit.configure(settings.audit))
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[list[Output], None]:
         """See Router."""
@@ -153,7 +163,8 @@ def compose(facts: Facts) -> Application:
         name="router",
         num_replicas=config.router.replicas,
         max_ongoing_requests=open_requests,
-    ).bind(facts.router())
+        user_config=config.lossy.live(),
+    ).bind(facts.router(), config.plan.plan(), facts.trio)
     pools = [
         _deployment(
             PoolDeployment,

@@ -13,7 +13,10 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from policies.vocabulary import PlanKind, Tier
+from policies.audit import AuditSettings
+from policies.gates import Gate, GateKind
+from policies.lossy import LossyLimits, LossySettings
+from policies.vocabulary import Plan, PlanKind, Tier
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_CONFIG = ROOT / "config" / "default.yaml"
@@ -79,11 +82,108 @@ class PlanConfig(_Section):
         # YAML 1.1 reads a bare `off` as false.
         return PlanKind.OFF if mode is False else mode
 
+    @field_validator("mode")
+    @classmethod
+    def _exact(cls, mode: PlanKind) -> PlanKind:
+        if not mode.exact:
+            raise ValueError(f"{mode} is lossy; a lossy mode is asked for by request")
+        return mode
+
+    def plan(self) -> Plan:
+        """The same as the policies know it."""
+        return Plan(self.mode, self.gamma, self.block)
+
     @model_validator(mode="after")
     def _within_bounds(self) -> PlanConfig:
         if self.gamma > self.max_gamma or self.block > self.max_block:
             raise ValueError("gamma and block must be at most max_gamma and max_block")
         return self
+
+
+class GateConfig(_Section):
+    """The gate of mode "via"; see Gate. theta_accept 1 closes it: the mode is exact then."""
+
+    kind: GateKind = GateKind.RATIO
+    theta_accept: float = 0.7
+    theta_escalate: float = 0.5
+    margin: float = 0.3
+
+    @model_validator(mode="after")
+    def _legal(self) -> GateConfig:
+        self.gate()
+        return self
+
+    def gate(self) -> Gate:
+        """The same as the policies know it."""
+        return Gate(self.kind, self.theta_accept, self.theta_escalate, self.margin)
+
+
+class AuditConfig(_Section):
+    """The audit of mode "via"; see AuditSettings."""
+
+    epsilon: float = 0.02
+    confidence: float = 0.95
+    sample_prob: float = 0.25
+    levels: int = 4
+    min_rows: int = 16
+    proof_rows: int = 2_000
+    relax_rows: int = 2_000
+    relax_fraction: float = 0.5
+
+    @model_validator(mode="after")
+    def _legal(self) -> AuditConfig:
+        self.settings()
+        return self
+
+    def settings(self) -> AuditSettings:
+        """The same as the policies know it."""
+        return AuditSettings(**self.model_dump())
+
+
+class LiveConfig(_Section):
+    """What a live server may be told anew (Serve's `user_config` of deployment "router")."""
+
+    gate: GateConfig = GateConfig()
+    audit: AuditConfig = AuditConfig()
+
+    def settings(self) -> LossySettings:
+        """The same as the policies know it."""
+        return LossySettings(self.gate.gate(), self.audit.settings())
+
+
+class LossyConfig(LiveConfig):
+    """The lossy modes "via" and "cascade", asked for by request, and the bounds of what a
+    request may ask for."""
+
+    enabled: bool = True
+    min_theta_accept: Annotated[float, Field(ge=0, le=1)] = 0.3
+    min_theta_escalate: Annotated[float, Field(ge=0, le=1)] = 0.0
+    min_margin: Annotated[float, Field(ge=0, le=1)] = 0.0
+    alpha: Annotated[float, Field(ge=0, le=1)] = 0.3
+    max_alpha: Annotated[float, Field(ge=0, le=1)] = 0.9
+
+    @model_validator(mode="after")
+    def _within_bounds(self) -> LossyConfig:
+        if self.alpha > self.max_alpha:
+            raise ValueError("alpha must be at most max_alpha")
+        return self
+
+    def limits(self) -> LossyLimits | None:
+        """What the ingress is told."""
+        if not self.enabled:
+            return None
+        return LossyLimits(
+            self.gate.gate(),
+            self.min_theta_accept,
+            self.min_theta_escalate,
+            self.min_margin,
+            self.alpha,
+            self.max_alpha,
+        )
+
+    def live(self) -> dict[str, Any]:
+        """The part that a live server may be told anew, as plain values."""
+        return self.model_dump(mode="json", include=set(LiveConfig.model_fields))
 
 
 class PoolConfig(_Section):
@@ -153,6 +253,7 @@ class Config(_Section):
     draft: DraftConfig | None = DraftConfig()
     slim: SlimConfig | None = None
     plan: PlanConfig = PlanConfig()
+    lossy: LossyConfig = LossyConfig()
     pools: Annotated[dict[str, PoolConfig], Field(min_length=1)]
     router: RouterConfig = RouterConfig()
     ingress: IngressConfig = IngressConfig()
@@ -179,10 +280,7 @@ class Config(_Section):
         for tier, section in ((Tier.DRAFT, self.draft), (Tier.SLIM, self.slim)):
             if self.hosts(tier) and section is None:
                 raise ValueError(f"pools: tier '{tier}' is hosted, but section '{tier}' is missing")
-        needs = {PlanKind.OFF: (), PlanKind.TWO_TIER: (Tier.DRAFT,)}.get(
-            self.plan.mode, (Tier.DRAFT, Tier.SLIM)
-        )
-        for tier in needs:
+        for tier in sorted(self.plan.mode.tiers):
             if not self.hosts(tier):
                 raise ValueError(f"plan.mode {self.plan.mode} needs a pool with tier '{tier}'")
         if self.hosts(Tier.SLIM) and not self.screening_pools:
@@ -262,6 +360,14 @@ def parse(args: dict[str, Any], source: str) -> Config:
         return Config.model_validate(args)
     except ValidationError as error:
         raise ConfigError(f"config {source}: {_explain(error)}") from error
+
+
+def parse_live(args: dict[str, Any]) -> LiveConfig:
+    """The `user_config` of deployment "router"; ConfigError in one line."""
+    try:
+        return LiveConfig.model_validate(args)
+    except ValidationError as error:
+        raise ConfigError(f"user_config of router: {_explain(error)}") from error
 
 
 def _set(tree: dict[str, Any], override: str) -> None:

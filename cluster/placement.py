@@ -1,26 +1,33 @@
-"""Starts the processes that are plain Ray actors: workers and the registry.
+"""Starts the processes that are plain Ray actors: workers, the registry, the audit's book.
 
 The only place that turns those classes into actors and says where they run.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
 import ray
 from ray.exceptions import RayActorError
+from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 
+from actors.audit_book import AuditBook
 from actors.engine.build import EngineSpec
 from actors.messages import Membership, StepReply, StepRequest, WorkerEntry, WorkerReport
 from actors.pool import WorkerGone
 from actors.registry import Registry
 from actors.worker import Worker, WorkerSpec
 from cluster.config import PoolConfig
+from policies.audit import AuditRow, AuditSettings
+from policies.audit_state import AuditState
 
 NAMESPACE = "viaserve"
 _REGISTRY = "viaserve-registry"
+_AUDIT_BOOK = "viaserve-audit"
 LEASED_SPIN_COUNT = "10000"
 """About 0.1 ms: bridges the barriers of a step, and is over soon after the lease is given back."""
 
@@ -138,27 +145,65 @@ class RegistryClient:
 
 
 def _registry_actor() -> Any:
+    return _shared(Registry, _REGISTRY, max_concurrency=1000)
+
+
+def _shared(kind: type, name: str, *args: Any, **options: Any) -> Any:
+    """The one actor of that name in the cluster, made where it is missing."""
     return (
-        ray.remote(Registry)
+        ray.remote(kind)
         .options(
-            name=_REGISTRY,
+            name=name,
             namespace=NAMESPACE,
             get_if_exists=True,
             lifetime="detached",
             num_cpus=0,
-            max_concurrency=1000,
             max_restarts=-1,
+            **options,
         )
-        .remote()
+        .remote(*args)
     )
 
 
-def end_registry() -> None:
-    """End the registry actor, if there is one."""
-    try:
-        ray.kill(ray.get_actor(_REGISTRY, namespace=NAMESPACE))
-    except ValueError:
-        return
+class AuditClient:
+    """The audit's book of this cluster, made where it is missing."""
+
+    def __init__(self, trio: str, settings: AuditSettings) -> None:
+        self._trio = trio
+        self._settings = settings
+
+    async def observe(self, rows: Sequence[AuditRow]) -> AuditState:
+        """See AuditBook."""
+        return await self._book().observe.remote(rows)
+
+    async def configure(self, settings: AuditSettings) -> AuditState:
+        """See AuditBook."""
+        self._settings = settings
+        return await self._book().configure.remote(self._trio, settings)
+
+    def _book(self) -> Any:
+        return _shared(AuditBook, _AUDIT_BOOK, self._trio, self._settings, ClusterStore())
+
+
+class ClusterStore:
+    """Serve's own store: the key-value part of Ray's control service. It outlives every
+    process but that one."""
+
+    def load(self) -> str | None:
+        """See Store."""
+        text = _internal_kv_get(_AUDIT_BOOK, namespace=NAMESPACE)
+        return None if text is None else text.decode()
+
+    def save(self, text: str) -> None:
+        """See Store."""
+        _internal_kv_put(_AUDIT_BOOK, text, namespace=NAMESPACE)
+
+
+def end_shared() -> None:
+    """End the actors that belong to no deployment, if they are there."""
+    for name in (_REGISTRY, _AUDIT_BOOK):
+        with contextlib.suppress(ValueError):
+            ray.kill(ray.get_actor(name, namespace=NAMESPACE))
 
 
 def _reason(error: RayActorError) -> str:

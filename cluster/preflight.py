@@ -21,7 +21,7 @@ from actors.ingress.settings import IngressSettings
 from actors.router import RouterSettings
 from cluster.config import ROOT, Config, ConfigError, PoolConfig
 from cluster.fetch import fetch_default, fetch_gguf
-from policies.vocabulary import Plan, Tier
+from policies.vocabulary import Tier
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +62,19 @@ class Facts:
             max_choices=config.ingress.max_choices,
             max_body_bytes=config.ingress.max_body_bytes,
             api_keys=self.api_keys,
-            plan=Plan(plan.mode, plan.gamma, plan.block),
+            plan=plan.plan(),
             max_gamma=plan.max_gamma,
             max_block=plan.max_block,
+            lossy=config.lossy.limits(),
             system_fingerprint=f"fp_{self.fingerprint}",
             echo_request_id=False,  # Serve's proxy does
         )
+
+    @property
+    def trio(self) -> str:
+        """What the audit's figures are about: draft, slim and full of this application."""
+        parts = (f"{tier}={source}" for tier, source in sorted(self.sources.items()))
+        return f"{self.fingerprint} {self.dtype} {' '.join(parts)}"
 
     def router(self) -> RouterSettings:
         """What a router is told."""

@@ -23,7 +23,7 @@ from ray import serve
 from actors.messages import WorkerReport
 from cluster.app import compose
 from cluster.config import Config, ConfigError
-from cluster.placement import RegistryClient, cpus_of, end_registry
+from cluster.placement import RegistryClient, cpus_of, end_shared
 from cluster.preflight import Facts, check, check_machine
 
 READY_TIMEOUT_S = 600.0
@@ -95,7 +95,7 @@ def _end(address: str | None) -> None:
         if address is not None:
             with contextlib.suppress(Exception):
                 serve.delete("viaserve")
-                end_registry()
+                end_shared()
         # An own Ray ends with all that runs in it.
         ray.shutdown()
     _, left = psutil.wait_procs(own, timeout=_LINGER_S)

@@ -77,6 +77,33 @@ class AuditSettings:
             raise ValueError(f"relax_doublings must not be negative: {self.relax_doublings}")
 
 
+@dataclass(frozen=True, slots=True)
+class AuditFigures:
+    """The audit in an answer. `bound`: anytime-valid upper bound, at `confidence`, on the mean
+    disagreement at this level, from `rows` of the random sample."""
+
+    level: int
+    levels: int
+    rows: int
+    disagreements: int
+    bound: float
+    confidence: float
+    epsilon: float
+
+
+def figures_of(state: AuditState, settings: AuditSettings) -> AuditFigures:
+    """What an answer tells of the audit."""
+    return AuditFigures(
+        state.level,
+        settings.levels,
+        state.evidence.rows,
+        state.evidence.disagreements,
+        disagreement_bound(state, settings),
+        settings.confidence,
+        settings.epsilon,
+    )
+
+
 def gate_in_force(gate: Gate, state: AuditState, settings: AuditSettings) -> Gate:
     """The gate that a round uses now."""
     return tightened(gate, state.level, settings.levels)

@@ -233,8 +233,9 @@ class Session:
 
     @property
     def wants_audit(self) -> bool:
-        """Whether committed tokens wait for a background look of the full tier; also when the
-        session has ended. Not while its own step there is on its way to look at them."""
+        """Whether a background look of the full tier at committed tokens may begin: not while
+        its own step is on its way to look. The last step of every session is such a one, so
+        nothing drawn is left unseen at its end."""
         own_look = self.state in (State.BUSY_DECODE, State.BUSY_VERIFY)
         return self._audit is None and self._unseen.drawn and not own_look
 
@@ -258,9 +259,14 @@ class Session:
         if item is None or reply.ticket != item.ticket:
             return ()
         # What its own steps have told the worker meanwhile may be more; this is a belief.
-        done = reply.status is ReplyStatus.OK
-        self._known[worker] = item.start + len(item.tokens) if done else 0
-        return rows_of(looked, reply.audited) if done else ()
+        end = item.start + len(item.tokens)
+        if reply.status is ReplyStatus.OK:
+            self._known[worker] = end
+            return rows_of(looked, reply.audited)
+        self._known[worker] = 0
+        if len(self.tokens) - len(self._unseen) == end:
+            self._unseen.put_back(looked)
+        return ()
 
     def drop_audits(self) -> None:
         """There will be no look at what is unseen; one under way says nothing any more."""

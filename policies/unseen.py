@@ -57,6 +57,10 @@ class Unseen:
         drawn = word < self._share * 2**32
         self._tokens += [UnseenToken(logprob, level, drawn) for logprob in logprobs]
 
+    def put_back(self, tokens: Sequence[UnseenToken]) -> None:
+        """What was taken last, unseen after all."""
+        self._tokens[:0] = tokens
+
     def take(self, count: int) -> list[UnseenToken]:
         """The oldest `count`, which are then somebody else's."""
         taken, self._tokens = self._tokens[:count], self._tokens[count:]

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from policies.audit import AuditRow
-from policies.gates import Gate, GateKind
+from policies.audit import AuditFigures, AuditRow
+from policies.gates import Gate
 
 
 class Tier(StrEnum):
@@ -56,15 +56,16 @@ class Plan:
     block is the draft's `gamma` tokens; with VIA it is how many tokens the cheap tiers commit
     at most before they answer. `alpha`: CASCADE's leniency, 0 to 1.
 
-    `gate`: VIA's, at the audit's `level` as it was when the round began. `shadow`: where the
-    gate is closed, the gate whose would-be commits the full tier's judgement is evidence about.
+    `gate`: VIA's, at the audit's `level` as it was when the round began; None in a request
+    that leaves it to the router. `shadow`: where the gate is closed, the gate whose would-be
+    commits the full tier's judgement is evidence about.
     """
 
     kind: PlanKind
     gamma: int = 4
     block: int = 8
     alpha: float = 0.0
-    gate: Gate = field(default_factory=lambda: Gate(GateKind.RATIO))
+    gate: Gate | None = None
     level: int = 0
     shadow: Gate | None = None
 
@@ -203,6 +204,7 @@ class Commit:
 
     `finish` is set on the last one; `counters` are cumulative, `plan` is the one in force.
     `audited`: what the full tier said, on its way to this commit, of tokens committed before.
+    `audit`: on the last commit of a VIA session, the figures of its audit.
     """
 
     tokens: tuple[int, ...]
@@ -212,3 +214,4 @@ class Commit:
     finish: FinishReason | None = None
     logprobs: tuple[TokenLogprobs, ...] = ()
     audited: tuple[AuditRow, ...] = ()
+    audit: AuditFigures | None = None

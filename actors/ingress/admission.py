@@ -9,15 +9,16 @@ prompt listed twice is sampled twice; the answer names the seed that was used.
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 from actors.ingress.errors import ApiError, invalid
+from actors.ingress.plans import plan_of
 from actors.ingress.schema import ChatBody, CompletionBody, Extension, GenerationBody
 from actors.ingress.settings import IngressSettings
 from actors.ingress.text import TextCodec
 from actors.messages import GenerateRequest
-from policies.vocabulary import Plan, PlanKind, SamplingParams, SamplingSpec, SessionSpec
+from policies.vocabulary import SamplingParams, SamplingSpec, SessionSpec
 
 # Below this the division of logits by the temperature overflows before it changes an argmax.
 _GREEDY_BELOW = 1e-5
@@ -87,7 +88,10 @@ def _admit(
         raise invalid("'stream_options' needs 'stream': true.", "stream_options")
     _check_stops(body, settings)
     extension = body.viaserve or Extension()
-    plan = _plan(extension, settings)
+    plan = plan_of(extension, settings)
+    if body.num_logprobs is not None and not plan.kind.exact:
+        message = f"Logprobs are the full model's; mode '{plan.kind}' does not have them all."
+        raise invalid(message, "logprobs", "unsupported_parameter")
     params = _sampling(body, settings)
     stop_ids = frozenset(body.stop_token_ids or ())
     if not body.ignore_eos:
@@ -185,23 +189,6 @@ def _max_tokens(
             "context_length_exceeded",
         )
     return asked or min(room, settings.default_max_tokens or body.default_max_tokens or room)
-
-
-def _plan(extension: Extension, settings: IngressSettings) -> Plan:
-    plan = settings.plan
-    if extension.mode != "auto":
-        plan = replace(plan, kind=PlanKind(extension.mode))
-    if extension.gamma is not None:
-        plan = replace(plan, gamma=_within("gamma", extension.gamma, settings.max_gamma))
-    if extension.block is not None:
-        plan = replace(plan, block=_within("block", extension.block, settings.max_block))
-    return plan
-
-
-def _within(name: str, value: int, largest: int) -> int:
-    if not 1 <= value <= largest:
-        raise invalid(f"'viaserve.{name}' should be from 1 to {largest}.", f"viaserve.{name}")
-    return value
 
 
 def _sampling(body: GenerationBody, settings: IngressSettings) -> SamplingParams:

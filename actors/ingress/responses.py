@@ -5,7 +5,9 @@ Layout of the extension. A whole answer has `viaserve` at the top, summed over t
 choice, with `provenance` as [tier, number of tokens] runs if asked for. In a stream it
 stands at the top of the chunk that finishes a choice and speaks of that choice; with
 provenance every chunk of text has `tiers`, one entry a token, and those of a choice add up to its
-completion_tokens.
+completion_tokens. `exact` is the answer's, not the mode's: whether each of its tokens is the
+full model's own choice. A lossy mode adds `unseen`, the tokens that the full model never
+looked at, `lenient`, those that it would have chosen otherwise and let pass, and `audit`.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from actors.ingress.logprobs import ScoredToken, chat_logprobs, completion_logprobs
@@ -22,7 +24,16 @@ from actors.ingress.stream import Choice, Delta
 from actors.ingress.text import TextCodec
 from policies.vocabulary import Tier
 
-_COSTS = ("rounds", "draft_tokens", "slim_rows", "slim_passes", "full_rows", "full_passes")
+_COSTS = (
+    "rounds",
+    "draft_tokens",
+    "draft_judged",
+    "slim_rows",
+    "slim_passes",
+    "full_rows",
+    "full_passes",
+)
+_LOSSES = ("unseen", "lenient")
 _ENCODER = json.JSONEncoder(separators=(",", ":"))
 DONE = b"data: [DONE]\n\n"
 
@@ -45,12 +56,15 @@ def _common(values: Iterable[Any]) -> Any:
 def summary(choices: list[Choice]) -> dict[str, Any]:
     """The `viaserve` object of these choices together."""
     tokens = Counter(tier for choice in choices for tier in choice.tiers)
+    losses = {name: sum(getattr(choice.counters, name) for choice in choices) for name in _LOSSES}
     return {
-        "mode": _common(choice.plan.kind.value for choice in choices),
-        "exact": True,
+        "mode": _common(choice.mode.value for choice in choices),
+        "exact": not any(losses.values()),
         "seed": _common(choice.spec.sampling.seed for choice in choices),
         **{name: sum(getattr(choice.counters, name) for choice in choices) for name in _COSTS},
         "tokens_by_tier": {tier.value: tokens[tier] for tier in Tier},
+        **({} if all(choice.mode.exact for choice in choices) else losses),
+        **({"audit": asdict(choices[-1].audit)} if choices[-1].audit else {}),
     }
 
 

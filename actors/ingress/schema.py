@@ -94,9 +94,14 @@ class StreamOptions(_Strict):
 class Extension(_Strict):
     """The `viaserve` object of a request; see `admission` for the bounds."""
 
-    mode: Literal["auto", "off", "two_tier", "three_tier"] = "auto"
+    mode: Literal["auto", "off", "two_tier", "three_tier", "cascade", "via"] = "auto"
     gamma: int | None = None
     block: int | None = None
+    alpha: float | None = None
+    gate: Literal["ratio", "margin"] | None = None
+    theta_accept: float | None = None
+    theta_escalate: float | None = None
+    margin: float | None = None
     provenance: bool = False
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from policies.lossy import LossyLimits
 from policies.vocabulary import Plan, PlanKind, SamplingParams
 
 
@@ -15,7 +16,8 @@ class IngressSettings:
     context. `max_choices` bounds n times the prompts of a request. `plan` serves mode "auto".
     `sampling` holds the values of parameters that a request leaves out. `api_keys`: empty
     is open. `aliases`: other names under which the model may be asked for. `echo_request_id`:
-    false where a proxy in front already sends X-Request-Id back.
+    false where a proxy in front already sends X-Request-Id back. `lossy`: None refuses the
+    lossy modes.
     """
 
     model_name: str
@@ -34,6 +36,7 @@ class IngressSettings:
     plan: Plan = field(default_factory=lambda: Plan(PlanKind.THREE_TIER))
     max_gamma: int = 16
     max_block: int = 32
+    lossy: LossyLimits | None = None
     sampling: SamplingParams = field(default_factory=SamplingParams)
     system_fingerprint: str | None = None
     owned_by: str = "viaserve"

@@ -16,7 +16,8 @@ from actors.ingress.logprobs import ScoredToken
 from actors.ingress.stops import StopMatcher
 from actors.ingress.text import StreamDecoder, TextCodec
 from actors.messages import GenerateRequest
-from policies.vocabulary import Commit, Counters, FinishReason, SessionSpec, Tier
+from policies.audit import AuditFigures
+from policies.vocabulary import Commit, Counters, FinishReason, PlanKind, SessionSpec, Tier
 
 
 class Backend(Protocol):
@@ -75,6 +76,7 @@ class Choice:
         self.spec = spec
         self.plan = spec.plan
         self.counters = Counters()
+        self.audit: AuditFigures | None = None
         self.tiers: list[Tier] = []
         self.scored: list[ScoredToken] = []
         self.finish: str | None = None
@@ -82,6 +84,12 @@ class Choice:
         self._matcher = matcher
         self._pieces: list[str] = []
         self._num_decoded = 0
+
+    @property
+    def mode(self) -> PlanKind:
+        """What the request asked for; where it asked for nothing, the plan it got."""
+        asked = self.spec.plan.kind
+        return self.plan.kind if asked.exact else asked
 
     @property
     def num_tokens(self) -> int:
@@ -98,7 +106,7 @@ class Choice:
         assert self.finish is None
         if commit.finish is FinishReason.CANCELLED:
             raise Unavailable("The server cancelled this request.")
-        self.counters, self.plan = commit.counters, commit.plan
+        self.counters, self.plan, self.audit = commit.counters, commit.plan, commit.audit
         num_before, num_scored, pieces = self.num_tokens, len(self.scored), []
         hidden = self._hidden_token(commit)
         for i, (token, tier) in enumerate(zip(commit.tokens, commit.tiers, strict=True)):

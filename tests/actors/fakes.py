@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
+from actors.auditor import Auditor
 from actors.engine.fake import FakeEngine
 from actors.messages import (
     GenerateRequest,
@@ -21,6 +22,9 @@ from actors.messages import (
 from actors.pool import WorkerGone
 from actors.router import Router, RouterSettings
 from actors.tiers import TierHost
+from policies.audit import AuditRow, AuditSettings, observe
+from policies.audit_state import AuditState
+from policies.lossy import LossySettings
 from policies.vocabulary import (
     Commit,
     FinishReason,
@@ -212,14 +216,22 @@ class World:
     routers: list[Router] = field(default_factory=list)
     workers: list[FakeWorker] = field(default_factory=list)
     excused: list[FakeWorker] = field(default_factory=list)
+    audit_settings: AuditSettings = field(default_factory=AuditSettings)
+    audit_state: AuditState = field(default_factory=lambda: AuditState("trio"))
     _versions: int = 0
+
+    async def report(self, rows: Sequence[AuditRow]) -> AuditState:
+        self.audit_state = observe(self.audit_state, self.audit_settings, rows)
+        return self.audit_state
 
     def worker(self, worker_id: str, tiers: Iterable[Tier], **report: int) -> FakeWorker:
         self.workers.append(FakeWorker(worker_id, tiers, **report))
         return self.workers[-1]
 
     def router(self, *workers: FakeWorker, **settings: Any) -> Router:
-        self.routers.append(Router(RouterSettings(**settings), call, self.time))
+        lossy = LossySettings(audit=self.audit_settings)
+        auditor = Auditor(lossy, TWO_TIER, self.report)
+        self.routers.append(Router(RouterSettings(**settings), call, auditor, self.time))
         self.announce(*workers, router=self.routers[-1])
         return self.routers[-1]
 

@@ -29,11 +29,11 @@ def host(draft: float = 0.8, slim: float = 0.9) -> TierHost:
 
 
 def live(session: Session, rng: random.Random, faults: float = 0.0, audits: float = 0.0) -> list:
-    """Run it to its end, and its audits after that; all rows of the audit."""
+    """Run it to its end; all rows of the audit."""
     workers = {"cheap": host(), "large": host()}
     rows = []
-    while session.state is not State.DONE or session.wants_audit:
-        if session.wants_audit and (session.state is State.DONE or rng.random() < audits):
+    while session.state is not State.DONE:
+        if session.wants_audit and rng.random() < audits:
             item = session.dispatch_audit("large", rng.randrange(2, 9))
             [reply] = workers["large"].step(StepRequest((item,)))
             rows += session.on_audit_reply("large", reply)
@@ -47,6 +47,7 @@ def live(session: Session, rng: random.Random, faults: float = 0.0, audits: floa
         [reply] = workers[name].step(StepRequest((item,)))
         if (commit := session.on_reply(name, reply)) is not None:
             rows += commit.audited
+    assert not session.wants_audit
     return rows
 
 

@@ -82,7 +82,7 @@ def test_a_closed_gate_leaves_the_whole_draft_to_full(gamma, num, slim):
 
 def test_a_cleared_token_has_slims_logarithm_of_itself():
     host = Host(draft=1.0, slim=1.0)
-    plan = Plan(PlanKind.VIA, 4, 4)
+    plan = Plan(PlanKind.VIA, 4, 4, gate=Gate(GateKind.RATIO))
     reply = host.one(item(WorkKind.PROPOSE, PROMPT, num=4, plan=plan))
     ids = [*PROMPT, *reply.tokens]
     slim = host.engines[Tier.SLIM]
@@ -109,6 +109,6 @@ def test_a_draft_that_finds_nothing_proposes_nothing():
     host = Host()
     host.engines[Tier.DRAFT] = NgramEngine(4, 2)
     host.tiers = TierHost(host.engines, host.clock)
-    plan = Plan(PlanKind.VIA, 4, 8)
+    plan = Plan(PlanKind.VIA, 4, 8, gate=Gate(GateKind.RATIO))
     reply = host.one(item(WorkKind.PROPOSE, (1, 2, 3), num=8, plan=plan))
     assert (reply.tokens, reply.cleared) == ((), ())

@@ -6,10 +6,11 @@ import asyncio
 import itertools
 import json
 from collections.abc import AsyncGenerator, Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from actors.messages import GenerateRequest
+from policies.audit import AuditFigures
 from policies.vocabulary import Commit, Counters, FinishReason, SessionSpec, Tier, TokenLogprobs
 
 TIERS = (Tier.DRAFT, Tier.SLIM, Tier.FULL)
@@ -68,6 +69,8 @@ class FakeBackend:
     num_completed: int = 0
     num_cancelled: int = 0
     is_ready: bool = True
+    counters: Counters | None = None
+    audit: AuditFigures | None = None
 
     def __post_init__(self) -> None:
         self.silent = asyncio.Event()
@@ -78,7 +81,7 @@ class FakeBackend:
             raise self.refusal
         plays = [
             [
-                (index, commit)
+                (index, self._labelled(commit))
                 for commit in commits_of(spec, self.answer(spec), itertools.cycle(self.sizes))
             ]
             for index, spec in enumerate(request.sessions)
@@ -97,6 +100,10 @@ class FakeBackend:
         except (asyncio.CancelledError, GeneratorExit):
             self.num_cancelled += 1
             raise
+
+    def _labelled(self, commit: Commit) -> Commit:
+        audit = self.audit if commit.finish is not None else None
+        return replace(commit, counters=self.counters or commit.counters, audit=audit)
 
     async def health(self) -> dict[str, Any]:
         return {"status": "ok"}

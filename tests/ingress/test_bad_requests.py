@@ -74,7 +74,7 @@ BAD_FIELDS = [
     ({"stream_options": {"include_usage": True}}, "stream_options"),
     ({"stream": True, "stream_options": {"include_usage": 1}}, "stream_options.include_usage"),
     ({"stream": True, "stream_options": {"x": 1}}, "stream_options.x"),
-    ({"viaserve": {"mode": "via"}}, "viaserve.mode"),
+    ({"viaserve": {"mode": "fast"}}, "viaserve.mode"),
     ({"viaserve": {"mode": None}}, "viaserve.mode"),
     ({"viaserve": {"gamma": 0}}, "viaserve.gamma"),
     ({"viaserve": {"gamma": 17}}, "viaserve.gamma"),
@@ -185,7 +185,7 @@ async def test_an_overflowing_number_is_refused(client):
 
 
 async def test_a_refused_mode_is_told_the_modes_that_there_are(client):
-    response = await client.post(CHAT, json=chat_body(viaserve={"mode": "via"}))
+    response = await client.post(CHAT, json=chat_body(viaserve={"mode": "fast"}))
     message = response.json()["error"]["message"]
     assert all(mode in message for mode in ("auto", "off", "two_tier", "three_tier"))
 
