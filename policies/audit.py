@@ -44,11 +44,12 @@ class AuditSettings:
 
     `epsilon`: the highest allowed mean of d. `confidence`: of the bound shown and of every
     proof; `alarm_confidence`: of the alarm. `sample_prob`: share of the committed spans that
-    are audited. `min_rows`: before an alarm; more than a span, so that one bad span is none,
-    but few, because a bad slim escalates much and passes little. `recent_rows`: length of the
-    stretches that the alarm looks at. `proof_rows`: by then the bound must be at most epsilon.
-    `relax_rows`: the least wait before relaxing, doubled by each failed relaxation, at most
-    `relax_doublings` times. `relax_fraction`: of epsilon, what the bound must be under to relax.
+    are audited at level 0; above it all of them are. `min_rows`: before an alarm; more than a
+    span, so that one bad span is none, but few, because a bad slim escalates much and passes
+    little. `recent_rows`: length of the stretches that the alarm looks at. `proof_rows`: by
+    then the bound must be at most epsilon. `relax_rows`: the least wait before relaxing,
+    doubled by each failed relaxation, at most `relax_doublings` times. `relax_fraction`: of
+    epsilon, what the bound must be under to relax.
     """
 
     epsilon: float = 0.02

@@ -35,7 +35,8 @@ class UnseenToken:
 
 class Unseen:
     """The unseen tail, oldest first. `share`: the probability that a span, the tokens of one
-    commit, is drawn; whether it is depends on (seed, choice, position) alone."""
+    commit, is drawn; whether it is depends on (seed, choice, position) alone. Above level 0
+    every span is: a tightened gate lets little pass, and is under suspicion."""
 
     def __init__(self, share: float, seed: int, choice: int) -> None:
         self._share = share
@@ -54,7 +55,7 @@ class Unseen:
     def add(self, position: int, logprobs: Sequence[float], level: int) -> None:
         """A span that was committed from `position` on."""
         word = noise_keys(self._seed, self._choice, position)[0]
-        drawn = word < self._share * 2**32
+        drawn = level > 0 or word < self._share * 2**32
         self._tokens += [UnseenToken(logprob, level, drawn) for logprob in logprobs]
 
     def put_back(self, tokens: Sequence[UnseenToken]) -> None:

@@ -130,6 +130,31 @@ async def test_penalties_and_filters_do_not_break_exactness(client: httpx.AsyncC
     assert len(texts) == 1
 
 
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+async def test_via_with_a_closed_gate_gives_the_bytes_of_plain_decoding(
+    client: httpx.AsyncClient, temperature: float
+) -> None:
+    for prompt in PROMPTS[1:3]:
+        asked = body(prompt, temperature=temperature)
+        plain, _ = await answer(client, asked | {"viaserve": {"mode": "off"}})
+        extension = {"mode": "via", "theta_accept": 1.0, "gamma": 3}
+        text, told = await answer(client, asked | {"viaserve": extension})
+        assert (text, told["exact"], told["unseen"]) == (plain, True, 0)
+
+
+async def test_a_lossy_answer_is_labelled_and_repeats_itself(client: httpx.AsyncClient) -> None:
+    """What the cheap tiers commit depends on the request alone, not on what it is batched with."""
+    extension = {"mode": "via", "theta_accept": 0.3, "theta_escalate": 0.0}
+    asked = body(PROMPTS[1], temperature=0.8, max_tokens=48, viaserve=extension)
+    answers = await asyncio.gather(*(answer(client, asked) for _ in range(3)))
+    assert len({text for text, _ in answers}) == 1
+    told = answers[0][1]
+    assert (told["mode"], told["exact"]) == ("via", False)
+    assert told["unseen"] > 0
+    assert 0 <= told["audit"]["bound"] <= 1
+    await until_idle(client)
+
+
 async def test_logprobs_are_the_full_models_in_every_mode(client: httpx.AsyncClient) -> None:
     told = []
     for mode in ("off", "two_tier", "three_tier"):
