@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from actors.engine.seam import EngineStats
+from policies.estimates import TierTiming
 from policies.vocabulary import SessionSpec, Tier
 from policies.work import WorkItem, WorkReply
 
@@ -20,10 +21,12 @@ class StepRequest:
 
 @dataclass(frozen=True, slots=True)
 class StepReply:
-    """The replies in the order of the items. `busy_s`: seconds the worker computed."""
+    """The replies in the order of the items. `busy_s`: seconds the worker computed, `timings`
+    how they fall to its tiers."""
 
     replies: tuple[WorkReply, ...]
     busy_s: float
+    timings: tuple[TierTiming, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,13 @@ import math
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from actors.auditor import Auditor
 from actors.lanes import Lane, Waiter, least_loaded
 from actors.messages import GenerateRequest, Membership, Refusal, StepReply, StepRequest
+from actors.planner import Planner
 from actors.pool import WorkerGone
 from policies.session import Session, State
 from policies.vocabulary import Commit, Tier
@@ -62,17 +63,20 @@ class _Running:
 
 
 class Router:
-    """One router replica. `auditor` watches over the sessions of lossy plans."""
+    """One router replica. `auditor` watches over the sessions of lossy plans, `planner` chooses
+    for those that leave the plan to it."""
 
     def __init__(
         self,
         settings: RouterSettings,
         call: Call,
         auditor: Auditor,
+        planner: Planner,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
         self._auditor = auditor
+        self._planner = planner
         self._call = call
         self._clock = clock
         self._lanes: dict[str, Lane] = {}
@@ -233,9 +237,23 @@ class Router:
 
     def _admit(self, running: _Running) -> None:
         running.started_s = self._clock()
-        running.session.plan = self._auditor.plan(running.session)
         self._running[running.session.session_id] = running
+        self._replan(running.session, len(self._running))
         self._place(running)
+
+    def _replan(self, session: Session, load: int) -> None:
+        """Give the session the plan of its next round."""
+        if session.spec.auto:
+            session.plan, session.why = self._planner.plan(session, load, self._available)
+        else:
+            session.plan = self._auditor.plan(session)
+
+    @property
+    def _available(self) -> frozenset[Tier]:
+        """The tiers of the workers there are; slim counts where a draft is beside it."""
+        here = {tier for lane in self._lanes.values() for tier in lane.tiers}
+        screens = any({Tier.DRAFT, Tier.SLIM} <= set(lane.tiers) for lane in self._lanes.values())
+        return frozenset(here if screens else here - {Tier.SLIM})
 
     def _place(self, running: _Running) -> None:
         """Put the session into the lane of a worker that does what it wants next.
@@ -279,13 +297,26 @@ class Router:
         running.inbox.put_nowait(Refusal(kind, message))
         self._leave(running)
 
+    def _refuse_all(self, sessions: list[Session]) -> None:
+        for session in sessions:
+            if (running := self._running.get(session.session_id)) is not None:
+                self._refuse(running, "internal", "the router failed on a step")
+
     async def _step(self, lane: Lane, request: StepRequest, sessions: list[Session]) -> None:
         """One call to a worker, and what its reply means for the sessions."""
         begin = self._clock()
         reply = await self._answer(lane, request)
         if reply is not None:
-            lane.measured(self._clock() - begin, reply.busy_s, len(request.items))
-            self._take_in(lane, reply, sessions)
+            wall_s = self._clock() - begin
+            lane.measured(wall_s, reply.busy_s, len(request.items))
+            self._planner.saw_step(reply)
+            if request.items and not lane.in_flight:
+                self._planner.saw_hop(lane.tiers, max(wall_s - reply.busy_s, 0.0))
+            try:
+                self._take_in(lane, reply, sessions)
+            except Exception:  # ours or the worker's fault: nobody may wait for ever
+                logger.exception("the reply of worker %s cannot be taken in", lane.worker_id)
+                self._refuse_all(sessions)
         elif self._is_current(lane):
             self._failed(lane, sessions)
         self._kick()
@@ -319,8 +350,10 @@ class Router:
     def _take_in(self, lane: Lane, reply: StepReply, sessions: list[Session]) -> None:
         for session, answer in zip(sessions, reply.replies, strict=True):
             running = self._running.get(session.session_id)
-            session.plan = self._auditor.plan(session)
+            if session.ends_round:
+                self._replan(session, len(lane.homes))
             commit = session.on_reply(lane.worker_id, answer)
+            self._planner.heard(session)
             if running is None:
                 continue
             if commit is not None:
@@ -360,4 +393,6 @@ class Router:
             "queued": len(self._queue),
             "steps_in_flight": len(self._steps),
             "workers": [lane.describe() for lane in self._lanes.values()],
+            "auto": self._planner.describe(),
+            "audit": asdict(self._auditor.figures()),
         }

@@ -34,6 +34,7 @@ class Block:
     cleared: list[float] = field(default_factory=list)
     shadow: list[float] = field(default_factory=list)
     escalated: bool = False
+    draft_asked: int = 0
     draft_tokens: int = 0
     draft_judged: int = 0
     slim_rows: int = 0
@@ -65,6 +66,7 @@ class Block:
             tiers=tuple(self.tiers),
             cleared=tuple(self.cleared),
             shadow=tuple(self.shadow),
+            draft_asked=self.draft_asked,
             draft_tokens=self.draft_tokens,
             draft_judged=self.draft_judged,
             slim_rows=self.slim_rows,
@@ -95,7 +97,8 @@ def _gated(block: Block) -> bool:
 def _draft(engine: Engine, blocks: Sequence[Block]) -> list[tuple[Block, list[int]]]:
     asked = [Propose(b.context, min(b.item.plan.gamma, b.room)) for b in blocks]
     drafted = list(zip(blocks, engine.propose(asked), strict=True))
-    for block, ids in drafted:
+    for (block, ids), request in zip(drafted, asked, strict=True):
+        block.draft_asked += request.num_tokens
         block.draft_tokens += len(ids)
         if Tier.SLIM not in block.item.plan.kind.tiers:
             block.tiers += [Tier.DRAFT] * len(ids)

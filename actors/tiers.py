@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from actors.engine.seam import Context, Engine, EngineStats, Extend, Row
+from actors.engine.timed import Timed
 from actors.messages import StepRequest
 from actors.screening import propose
+from policies.estimates import TierTiming
 from policies.session import prefix_crc
 from policies.vocabulary import PlanKind, Tier
 from policies.work import Audited, ReplyStatus, WorkItem, WorkKind, WorkReply
@@ -24,7 +26,7 @@ class TierHost:
         clock: Callable[[], float],
         idle_timeout_s: float = 120.0,
     ) -> None:
-        self._engines = dict(engines)
+        self._engines = {tier: Timed(tier, engine, clock) for tier, engine in engines.items()}
         self._clock = clock
         self._idle_timeout_s = idle_timeout_s
         self._contexts: dict[str, Context] = {}
@@ -58,6 +60,11 @@ class TierHost:
     def stats(self) -> dict[Tier, EngineStats]:
         """Per tier."""
         return {tier: engine.stats() for tier, engine in self._engines.items()}
+
+    def take_timings(self) -> tuple[TierTiming, ...]:
+        """What each tier has computed since the last time."""
+        taken = (engine.take() for engine in self._engines.values())
+        return tuple(timing for timing in taken if timing is not None)
 
     @property
     def num_sessions(self) -> int:

@@ -59,7 +59,8 @@ class Worker:
         with self._lease:
             begin = time.monotonic()
             replies = self._host.step(request)
-            return StepReply(replies, busy_s=time.monotonic() - begin)
+            busy_s = time.monotonic() - begin
+            return StepReply(replies, busy_s, self._host.take_timings())
 
     def report(self) -> WorkerReport:
         """What it is and holds."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from importlib.metadata import version as package_version
@@ -24,6 +25,7 @@ from actors.ingress.errors import Overloaded, Unavailable
 from actors.ingress.settings import IngressSettings
 from actors.ingress.text import TextCodec
 from actors.messages import GenerateRequest, Refusal
+from actors.planner import Planner
 from actors.pool import Pool
 from actors.router import Output, Router, RouterSettings
 from cluster import __version__
@@ -31,6 +33,7 @@ from cluster.config import load, parse, parse_live
 from cluster.placement import AuditClient, RayWorkers, RegistryClient, SpecMaker, call_worker
 from cluster.preflight import Facts, check
 from policies.lossy import LossySettings
+from policies.plan_settings import ControllerSettings
 from policies.vocabulary import Commit, Plan
 
 logger = logging.getLogger("ray.serve")
@@ -40,11 +43,14 @@ _WATCH_S = 5.0
 class RouterDeployment:
     """A router replica and its watch on the registry."""
 
-    def __init__(self, settings: RouterSettings, fallback: Plan, trio: str) -> None:
+    def __init__(
+        self, settings: RouterSettings, controller: ControllerSettings, fallback: Plan, trio: str
+    ) -> None:
         lossy = LossySettings()
         self._audit = AuditClient(trio, lossy.audit)
         self._auditor = Auditor(lossy, fallback, self._audit.observe)
-        self._router = Router(settings, call_worker, self._auditor)
+        planner = Planner(controller, random.Random())
+        self._router = Router(settings, call_worker, self._auditor, planner)
         self._watch = asyncio.get_running_loop().create_task(self._follow())
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
@@ -164,7 +170,7 @@ def compose(facts: Facts) -> Application:
         num_replicas=config.router.replicas,
         max_ongoing_requests=open_requests,
         user_config=config.lossy.live(),
-    ).bind(facts.router(), config.plan.plan(), facts.trio)
+    ).bind(facts.router(), facts.controller(), config.plan.plan(), facts.trio)
     pools = [
         _deployment(
             PoolDeployment,

@@ -68,9 +68,13 @@ class SlimConfig(_Section):
 
 
 class PlanConfig(_Section):
-    """What mode "auto" does, and the bounds of what a request may ask for."""
+    """What mode "auto" does, and the bounds of what a request may ask for.
 
-    mode: PlanKind = PlanKind.TWO_TIER
+    `mode`: "auto", the controller, which chooses round by round and measures as it goes; or
+    always the same. `gamma` and `block`: of requests that name a mode and leave them out.
+    """
+
+    mode: Literal["auto", "off", "two_tier", "three_tier"] = "auto"
     gamma: Positive = 4
     block: Positive = 8
     max_gamma: Positive = 16
@@ -80,18 +84,12 @@ class PlanConfig(_Section):
     @classmethod
     def _off_is_a_word(cls, mode: Any) -> Any:
         # YAML 1.1 reads a bare `off` as false.
-        return PlanKind.OFF if mode is False else mode
-
-    @field_validator("mode")
-    @classmethod
-    def _exact(cls, mode: PlanKind) -> PlanKind:
-        if not mode.exact:
-            raise ValueError(f"{mode} is lossy; a lossy mode is asked for by request")
-        return mode
+        return "off" if mode is False else mode
 
     def plan(self) -> Plan:
-        """The same as the policies know it."""
-        return Plan(self.mode, self.gamma, self.block)
+        """The same as the policies know it; where the controller chooses, only the shape."""
+        kind = PlanKind.TWO_TIER if self.mode == "auto" else PlanKind(self.mode)
+        return Plan(kind, self.gamma, self.block)
 
     @model_validator(mode="after")
     def _within_bounds(self) -> PlanConfig:
@@ -280,7 +278,7 @@ class Config(_Section):
         for tier, section in ((Tier.DRAFT, self.draft), (Tier.SLIM, self.slim)):
             if self.hosts(tier) and section is None:
                 raise ValueError(f"pools: tier '{tier}' is hosted, but section '{tier}' is missing")
-        for tier in sorted(self.plan.mode.tiers):
+        for tier in () if self.plan.mode == "auto" else sorted(self.plan.plan().kind.tiers):
             if not self.hosts(tier):
                 raise ValueError(f"plan.mode {self.plan.mode} needs a pool with tier '{tier}'")
         if self.hosts(Tier.SLIM) and not self.screening_pools:

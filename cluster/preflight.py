@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from actors.ingress.settings import IngressSettings
 from actors.router import RouterSettings
 from cluster.config import ROOT, Config, ConfigError, PoolConfig
 from cluster.fetch import fetch_default, fetch_gguf
+from policies.plan_settings import ControllerSettings
 from policies.vocabulary import Tier
 
 
@@ -63,6 +64,7 @@ class Facts:
             max_body_bytes=config.ingress.max_body_bytes,
             api_keys=self.api_keys,
             plan=plan.plan(),
+            auto=plan.mode == "auto",
             max_gamma=plan.max_gamma,
             max_block=plan.max_block,
             lossy=config.lossy.limits(),
@@ -75,6 +77,16 @@ class Facts:
         """What the audit's figures are about: draft, slim and full of this application."""
         parts = (f"{tier}={source}" for tier, source in sorted(self.sources.items()))
         return f"{self.fingerprint} {self.dtype} {' '.join(parts)}"
+
+    def controller(self) -> ControllerSettings:
+        """What the controller behind "auto" is told."""
+        plan, usual = self.config.plan, ControllerSettings()
+        return replace(
+            usual,
+            max_gamma=min(usual.max_gamma, plan.max_gamma),
+            max_block=min(usual.max_block, plan.max_block),
+            decode_tokens=self.config.router.decode_tokens,
+        )
 
     def router(self) -> RouterSettings:
         """What a router is told."""

@@ -19,6 +19,19 @@ class Rate(StrEnum):
     SLIM_FULL = "a2"
 
 
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """One round of one session. `kept` of the `judged` tokens were accepted (one more was
+    judged than kept where one was rejected). The draft was `asked` for so many tokens and
+    `proposed` so many; 0 and 0 where no draft took part."""
+
+    rate: Rate
+    judged: int
+    kept: int
+    asked: int
+    proposed: int
+
+
 RATES_OF: dict[PlanKind, tuple[Rate, ...]] = {
     PlanKind.OFF: (),
     PlanKind.TWO_TIER: (Rate.DRAFT_FULL,),
@@ -28,6 +41,8 @@ RATES_OF: dict[PlanKind, tuple[Rate, ...]] = {
 
 _PRIOR_RATE = 0.6
 _PRIOR_TOKENS = 4.0
+_LEAST_S = 1e-6
+"""No call is taken to be faster: a clock may stand still, a cost of nothing has no ratio."""
 _HOP_WINDOW = 16.0
 _FILL_WINDOW = 64.0
 _FILL_PRIOR_CALLS = 4.0
@@ -62,11 +77,12 @@ class Evidence:
     def saw_step(self, timing: TierTiming, max_rows: float) -> None:
         """Take in a call's share of one tier; a prefill, more than `max_rows` rows a forward,
         says nothing of a decoding step."""
+        seconds = max(timing.seconds, _LEAST_S)
         if timing.forwards == 0:
-            self._calls[timing.tier].add(timing.seconds)
+            self._calls[timing.tier].add(seconds)
         elif 0 < timing.rows <= max_rows * timing.forwards:
             rows = timing.rows / timing.forwards
-            self._forwards[timing.tier].add(rows, timing.seconds / timing.forwards)
+            self._forwards[timing.tier].add(rows, seconds / timing.forwards)
         else:
             return
         self.count += 1
@@ -76,8 +92,10 @@ class Evidence:
         self._hops[tier].add(seconds)
         self.count += 1
 
-    def saw_verdicts(self, rate: Rate, judged: int, kept: int, asked: int, proposed: int) -> None:
+    def saw_verdicts(self, verdicts: Verdicts) -> None:
         """Take in one session's round."""
+        rate, judged, kept = verdicts.rate, verdicts.judged, verdicts.kept
+        asked, proposed = verdicts.asked, verdicts.proposed
         assert 0 <= kept <= judged, (kept, judged)
         assert 0 <= proposed <= max(asked, 0), (proposed, asked)
         if judged:

@@ -13,7 +13,7 @@ from enum import StrEnum
 
 from policies.costs import CostModel, Rates, cheapest, probe_cost
 from policies.estimates import TierTiming
-from policies.evidence import RATES_OF, Evidence, Rate, Windows
+from policies.evidence import RATES_OF, Evidence, Verdicts, Windows
 from policies.plan_settings import ControllerSettings
 from policies.vocabulary import Plan, PlanKind, Tier
 
@@ -94,11 +94,9 @@ class Controller:
         """What a call to the worker that hosts `tier` took beyond its computing."""
         self._evidence.saw_hop(tier, seconds)
 
-    def saw_verdicts(self, rate: Rate, judged: int, kept: int, asked: int, proposed: int) -> None:
-        """One session's round: `kept` of the `judged` tokens were accepted (one more was judged
-        than kept where one was rejected). `asked` of the draft and `proposed` by it: tokens;
-        0 and 0 where no draft took part."""
-        self._evidence.saw_verdicts(rate, judged, kept, asked, proposed)
+    def saw_verdicts(self, verdicts: Verdicts) -> None:
+        """What one session's round said of the tiers' agreement."""
+        self._evidence.saw_verdicts(verdicts)
 
     def choose(self, load: int, available: frozenset[Tier], draw: float) -> Choice:
         """The plan of one session's next round.

@@ -17,6 +17,7 @@ import numpy as np
 
 from policies.acceptance import accept_cascade, accept_exact
 from policies.audit import AuditRow
+from policies.evidence import Rate, Verdicts
 from policies.unseen import Unseen, UnseenToken, rows_of
 from policies.vocabulary import (
     Commit,
@@ -108,6 +109,7 @@ class Session:
         self.state = State.WAIT_DECODE
         self.tokens: list[int] = list(spec.tokens)
         self.counters = Counters()
+        self.why = ""
         self.finish: FinishReason | None = None
         self._block: tuple[int, ...] = ()
         self._block_tiers: tuple[Tier, ...] = ()
@@ -116,6 +118,7 @@ class Session:
         self._unseen = Unseen(audit_share, spec.sampling.seed, spec.sampling.choice)
         self._audit: WorkItem | None = None
         self._audited: list[UnseenToken] = []
+        self._verdicts: list[Verdicts] = []
         self._proposer: str | None = None
         # Per worker: how many of `tokens` it is believed to hold. A belief too high costs a
         # NEED_PREFIX, one too low a few ids on the wire; neither changes a token.
@@ -143,6 +146,17 @@ class Session:
     def workers(self) -> tuple[str, ...]:
         """The workers that may hold something of this session."""
         return tuple(self._known)
+
+    @property
+    def ends_round(self) -> bool:
+        """Whether the reply that it waits for is to commit: the plan then is the next round's."""
+        item = self._in_flight
+        return item is not None and item.kind in (WorkKind.DECODE, WorkKind.VERIFY)
+
+    def take_verdicts(self) -> list[Verdicts]:
+        """What exact rounds have said of the tiers' agreement since the last time."""
+        taken, self._verdicts = self._verdicts, []
+        return taken
 
     def rows_wanted(self, worker: str) -> int:
         """Rows of the full step or chunk that the session would like of this worker next."""
@@ -279,11 +293,20 @@ class Session:
         self._proposer = worker
         self._block, self._block_tiers = reply.tokens[cleared:], reply.tiers[cleared:]
         self._block_plan = item.plan
+        self._note_proposal(item, reply)
         self._shadow = [UnseenToken(p, item.plan.level, drawn=True) for p in reply.shadow]
         if not cleared:
             self._go(Event.PROPOSED if reply.tokens else Event.NOTHING_PROPOSED)
             return None
         return self._commit(reply.tokens[:cleared], reply.tiers[:cleared], cleared=reply.cleared)
+
+    def _note_proposal(self, item: WorkItem, reply: WorkReply) -> None:
+        counts = reply.draft_asked, reply.draft_tokens
+        if item.plan.kind is PlanKind.TWO_TIER:
+            self._verdicts.append(Verdicts(Rate.DRAFT_FULL, 0, 0, *counts))
+        elif item.plan.kind is PlanKind.THREE_TIER:
+            kept = reply.tiers.count(Tier.DRAFT)
+            self._verdicts.append(Verdicts(Rate.DRAFT_SLIM, reply.draft_judged, kept, *counts))
 
     def _on_chosen(self, worker: str, item: WorkItem, reply: WorkReply) -> Commit:
         block, tiers = self._block, self._block_tiers
@@ -323,10 +346,14 @@ class Session:
     ) -> None:
         done = self.counters
         screened = item.plan.kind is PlanKind.THREE_TIER
+        judged = min(kept + 1, len(block))
+        if item.plan.kind.exact:
+            rate = Rate.SLIM_FULL if screened else Rate.DRAFT_FULL
+            self._verdicts.append(Verdicts(rate, judged, kept, 0, 0))
         lenient = sum(a != b for a, b in zip(block[:kept], reply.tokens, strict=False))
         self.counters = replace(
             done,
-            draft_judged=done.draft_judged + (0 if screened else min(kept + 1, len(block))),
+            draft_judged=done.draft_judged + (0 if screened else judged),
             lenient=done.lenient + lenient,
         )
 
@@ -364,7 +391,9 @@ class Session:
         else:
             self._go(Event.NEXT_ROUND_DRAFTED)
         told = tuple(logprobs[:length])
-        return Commit(tokens, tiers, self.counters, self.plan, self.finish, told, audited)
+        return Commit(
+            tokens, tiers, self.counters, self.plan, self.finish, told, audited, why=self.why
+        )
 
     def _count(self, reply: WorkReply) -> None:
         done = self.counters

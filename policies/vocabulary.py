@@ -152,7 +152,8 @@ class SessionSpec:
     session can be continued anywhere; `sampling.prompt_len` says where the prompt ends.
     `stop_ids` end the session (they are committed, then never shown); `max_tokens` bounds
     the committed tokens, those already in `tokens` included. With `num_logprobs` every commit
-    has the full model's logarithms of its tokens and of so many best ones.
+    has the full model's logarithms of its tokens and of so many best ones. `auto`: the router
+    chooses each round's plan; gamma and block of `plan` are bounds.
     """
 
     session_id: str
@@ -162,6 +163,7 @@ class SessionSpec:
     stop_ids: frozenset[int] = frozenset()
     plan: Plan = field(default_factory=lambda: Plan(PlanKind.OFF))
     num_logprobs: int | None = None
+    auto: bool = False
 
 
 class FinishReason(StrEnum):
@@ -204,7 +206,8 @@ class Commit:
 
     `finish` is set on the last one; `counters` are cumulative, `plan` is the one in force.
     `audited`: what the full tier said, on its way to this commit, of tokens committed before.
-    `audit`: on the last commit of a VIA session, the figures of its audit.
+    `why`: the reason of that plan, where the router chose it. `audit`: on the last commit of
+    a VIA session, the figures of its audit.
     """
 
     tokens: tuple[int, ...]
@@ -215,3 +218,4 @@ class Commit:
     logprobs: tuple[TokenLogprobs, ...] = ()
     audited: tuple[AuditRow, ...] = ()
     audit: AuditFigures | None = None
+    why: str = ""

@@ -84,7 +84,8 @@ class WorkReply:
     slim's processed probability of the proposed ids that its gate lets through; those come
     first, the others are for the full tier to judge. `shadow`: the same of the ids among
     these others that the plan's shadow gate would have accepted. `audited`: one for each of
-    `num_audit` and `num_shadow`.
+    `num_audit` and `num_shadow`. `draft_asked`: tokens that the draft was asked for; of the
+    other counts see Counters.
     """
 
     session_id: str
@@ -98,6 +99,7 @@ class WorkReply:
     cleared: tuple[float, ...] = ()
     shadow: tuple[float, ...] = ()
     audited: tuple[Audited, ...] = ()
+    draft_asked: int = 0
     draft_tokens: int = 0
     draft_judged: int = 0
     slim_rows: int = 0

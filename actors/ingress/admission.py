@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from actors.ingress.errors import ApiError, invalid
-from actors.ingress.plans import plan_of
+from actors.ingress.plans import is_auto, plan_of
 from actors.ingress.schema import ChatBody, CompletionBody, Extension, GenerationBody
 from actors.ingress.settings import IngressSettings
 from actors.ingress.text import TextCodec
@@ -112,6 +112,7 @@ def _admit(
                     stop_ids=stop_ids,
                     plan=plan,
                     num_logprobs=body.num_logprobs,
+                    auto=is_auto(extension, settings),
                 )
             )
     return Admitted(

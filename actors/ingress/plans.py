@@ -17,7 +17,9 @@ GATE_FIELDS = ("gate", "theta_accept", "theta_escalate", "margin")
 def plan_of(extension: Extension, settings: IngressSettings) -> Plan:
     """Raises ApiError 400 where the bounds do not allow it."""
     plan = settings.plan
-    if extension.mode != "auto":
+    if is_auto(extension, settings):
+        plan = Plan(PlanKind.OFF, settings.max_gamma, settings.max_block)
+    elif extension.mode != "auto":
         plan = replace(plan, kind=PlanKind(extension.mode))
     if extension.gamma is not None:
         plan = replace(plan, gamma=_within("gamma", extension.gamma, settings.max_gamma))
@@ -32,6 +34,11 @@ def plan_of(extension: Extension, settings: IngressSettings) -> Plan:
     if plan.kind is PlanKind.CASCADE:
         return replace(plan, alpha=_alpha(extension, settings.lossy))
     return replace(plan, gate=_gate(extension, settings.lossy))
+
+
+def is_auto(extension: Extension, settings: IngressSettings) -> bool:
+    """Whether the router is to choose round by round; the plan then holds upper bounds."""
+    return settings.auto and extension.mode == "auto"
 
 
 def _within(name: str, value: int, largest: int) -> int:

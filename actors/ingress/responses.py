@@ -5,9 +5,10 @@ Layout of the extension. A whole answer has `viaserve` at the top, summed over t
 choice, with `provenance` as [tier, number of tokens] runs if asked for. In a stream it
 stands at the top of the chunk that finishes a choice and speaks of that choice; with
 provenance every chunk of text has `tiers`, one entry a token, and those of a choice add up to its
-completion_tokens. `exact` is the answer's, not the mode's: whether each of its tokens is the
-full model's own choice. A lossy mode adds `unseen`, the tokens that the full model never
-looked at, `lenient`, those that it would have chosen otherwise and let pass, and `audit`.
+completion_tokens. `plan` is the last round's, and why. `exact` is the answer's, not the mode's:
+whether each of its tokens is the full model's own choice. A lossy mode adds `unseen`, the tokens
+that the full model never looked at, `lenient`, those that it would have chosen otherwise and let
+pass, and `audit`.
 """
 
 from __future__ import annotations
@@ -58,14 +59,21 @@ def summary(choices: list[Choice]) -> dict[str, Any]:
     tokens = Counter(tier for choice in choices for tier in choice.tiers)
     losses = {name: sum(getattr(choice.counters, name) for choice in choices) for name in _LOSSES}
     return {
-        "mode": _common(choice.mode.value for choice in choices),
+        "mode": _common(choice.mode for choice in choices),
+        "plan": _plan(choices[-1]),
         "exact": not any(losses.values()),
         "seed": _common(choice.spec.sampling.seed for choice in choices),
         **{name: sum(getattr(choice.counters, name) for choice in choices) for name in _COSTS},
         "tokens_by_tier": {tier.value: tokens[tier] for tier in Tier},
-        **({} if all(choice.mode.exact for choice in choices) else losses),
+        **({} if all(choice.spec.plan.kind.exact for choice in choices) else losses),
         **({"audit": asdict(choices[-1].audit)} if choices[-1].audit else {}),
     }
+
+
+def _plan(choice: Choice) -> dict[str, Any]:
+    plan = choice.plan
+    shape = {"kind": plan.kind.value, "gamma": plan.gamma, "block": plan.block}
+    return {**shape, "reason": choice.why or "asked for"}
 
 
 def usage(num_prompt_tokens: int, choices: list[Choice]) -> dict[str, int]:

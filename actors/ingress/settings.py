@@ -13,7 +13,8 @@ class IngressSettings:
     """Limits and defaults of one served model.
 
     `max_context`: tokens of prompt and answer together. `default_max_tokens`: None fills the
-    context. `max_choices` bounds n times the prompts of a request. `plan` serves mode "auto".
+    context. `max_choices` bounds n times the prompts of a request. `plan` serves mode "auto",
+    unless `auto` leaves it to the router round by round.
     `sampling` holds the values of parameters that a request leaves out. `api_keys`: empty
     is open. `aliases`: other names under which the model may be asked for. `echo_request_id`:
     false where a proxy in front already sends X-Request-Id back. `lossy`: None refuses the
@@ -34,6 +35,7 @@ class IngressSettings:
     max_body_bytes: int = 4 << 20
     api_keys: tuple[str, ...] = field(default=(), repr=False)
     plan: Plan = field(default_factory=lambda: Plan(PlanKind.THREE_TIER))
+    auto: bool = False
     max_gamma: int = 16
     max_block: int = 32
     lossy: LossyLimits | None = None

@@ -17,7 +17,7 @@ from actors.ingress.stops import StopMatcher
 from actors.ingress.text import StreamDecoder, TextCodec
 from actors.messages import GenerateRequest
 from policies.audit import AuditFigures
-from policies.vocabulary import Commit, Counters, FinishReason, PlanKind, SessionSpec, Tier
+from policies.vocabulary import Commit, Counters, FinishReason, SessionSpec, Tier
 
 
 class Backend(Protocol):
@@ -77,6 +77,7 @@ class Choice:
         self.plan = spec.plan
         self.counters = Counters()
         self.audit: AuditFigures | None = None
+        self.why = ""
         self.tiers: list[Tier] = []
         self.scored: list[ScoredToken] = []
         self.finish: str | None = None
@@ -86,10 +87,9 @@ class Choice:
         self._num_decoded = 0
 
     @property
-    def mode(self) -> PlanKind:
-        """What the request asked for; where it asked for nothing, the plan it got."""
-        asked = self.spec.plan.kind
-        return self.plan.kind if asked.exact else asked
+    def mode(self) -> str:
+        """What the request asked for; "auto" where the router chooses."""
+        return "auto" if self.spec.auto else self.spec.plan.kind.value
 
     @property
     def num_tokens(self) -> int:
@@ -107,6 +107,7 @@ class Choice:
         if commit.finish is FinishReason.CANCELLED:
             raise Unavailable("The server cancelled this request.")
         self.counters, self.plan, self.audit = commit.counters, commit.plan, commit.audit
+        self.why = commit.why
         num_before, num_scored, pieces = self.num_tokens, len(self.scored), []
         hidden = self._hidden_token(commit)
         for i, (token, tier) in enumerate(zip(commit.tokens, commit.tiers, strict=True)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -19,12 +20,14 @@ from actors.messages import (
     WorkerEntry,
     WorkerReport,
 )
+from actors.planner import Planner
 from actors.pool import WorkerGone
 from actors.router import Router, RouterSettings
 from actors.tiers import TierHost
 from policies.audit import AuditRow, AuditSettings, observe
 from policies.audit_state import AuditState
 from policies.lossy import LossySettings
+from policies.plan_settings import ControllerSettings
 from policies.vocabulary import (
     Commit,
     FinishReason,
@@ -177,7 +180,8 @@ class FakeWorker:
                 self.before_step(request)
                 if self.dead:
                     raise WorkerGone(f"{self.worker_id} is dead")
-                return StepReply(self._host.step(request), self.busy_s)
+                replies = self._host.step(request)
+                return StepReply(replies, self.busy_s, self._host.take_timings())
         finally:
             self.in_flight -= 1
 
@@ -231,7 +235,8 @@ class World:
     def router(self, *workers: FakeWorker, **settings: Any) -> Router:
         lossy = LossySettings(audit=self.audit_settings)
         auditor = Auditor(lossy, TWO_TIER, self.report)
-        self.routers.append(Router(RouterSettings(**settings), call, auditor, self.time))
+        planner = Planner(ControllerSettings(), random.Random(0))
+        self.routers.append(Router(RouterSettings(**settings), call, auditor, planner, self.time))
         self.announce(*workers, router=self.routers[-1])
         return self.routers[-1]
 

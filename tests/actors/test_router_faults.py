@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from actors.messages import GenerateRequest
+from actors.messages import GenerateRequest, StepReply
 from policies.vocabulary import Plan
 from tests.actors.fakes import (
     CHEAP,
@@ -49,6 +49,21 @@ async def test_session_whose_steps_always_fail_takes_no_other_with_it(world: Wor
     assert await asyncio.gather(*tasks) == [plain(session) for session in good]
     tried = [r for r in large.work if any(i.session_id == "bad" for i in r.items)]
     assert len(tried) == 3
+
+
+async def test_a_reply_that_cannot_be_taken_in_ends_its_sessions_and_hangs_none(world: World):
+    large = world.worker("large", LARGE)
+    router = world.router(large)
+    whole, large.step = large.step, lambda request: silent()
+
+    async def silent() -> StepReply:
+        return StepReply((), 0.0)
+
+    with pytest.raises(Refused) as caught:
+        await answers(router, spec("r-0"), spec("r-1", seed=1))
+    assert caught.value.args[0].kind == "internal"
+    large.step = whole
+    assert await answer(router, spec("after")) == plain(spec("after"))
 
 
 async def test_refusal_of_one_choice_ends_the_request(world: World):

@@ -12,7 +12,7 @@ import numpy as np
 
 from policies.costs import CostModel, Rates, TierCost
 from policies.estimates import TierTiming
-from policies.evidence import Rate
+from policies.evidence import Rate, Verdicts
 from policies.vocabulary import Plan, PlanKind, Tier
 
 ALL = frozenset(Tier)
@@ -121,7 +121,7 @@ class Fleet:
                 self.controller.saw_hop(tier, hop)
         for r in rounds:
             if r.plan.kind is PlanKind.THREE_TIER:
-                self.controller.saw_verdicts(Rate.DRAFT_SLIM, *stats[id(r)])
+                self.controller.saw_verdicts(Verdicts(Rate.DRAFT_SLIM, *stats[id(r)]))
 
     def _draft(self, lengths, spent) -> None:
         if self.truth.lookup:
@@ -146,7 +146,7 @@ class Fleet:
             if self.controller is not None and r.plan.kind is not PlanKind.OFF:
                 rate = Rate.SLIM_FULL if three else Rate.DRAFT_FULL
                 asked = (0, 0) if three else tuple(self._stats[id(r)][2:])
-                self.controller.saw_verdicts(rate, min(kept + 1, block), kept, *asked)
+                self.controller.saw_verdicts(Verdicts(rate, min(kept + 1, block), kept, *asked))
         if self.controller is not None:
             self.controller.saw_step(TierTiming(Tier.FULL, *spent))
             self.controller.saw_hop(Tier.FULL, hop)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from policies.estimates import TierTiming
-from policies.evidence import Rate
+from policies.evidence import Rate, Verdicts
 from policies.plan import Controller, Reason
 from policies.plan_settings import ControllerSettings
 from policies.vocabulary import Plan, PlanKind, Tier
@@ -209,7 +209,7 @@ def test_prefill_says_nothing_of_a_decoding_step():
     assert controller.choose(1, ALL, 0.999).costs == {}
     controller.saw_step(TierTiming(Tier.FULL, 0.5, 1, 1))
     for _ in range(20):
-        controller.saw_verdicts(Rate.DRAFT_FULL, 1, 1, 1, 1)
+        controller.saw_verdicts(Verdicts(Rate.DRAFT_FULL, 1, 1, 1, 1))
     assert controller.choose(1, ALL, 0.999).costs[PlanKind.OFF] == pytest.approx(0.5)
 
 
