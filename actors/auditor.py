@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from typing import Any
 
 from actors.messages import StepRequest
 from policies.audit import AuditFigures, AuditRow, figures_of
-from policies.audit_state import AuditState
+from policies.audit_state import OVERSHOOT_EDGES, AuditState
 from policies.lossy import LossySettings, plan_in_force, shadow_draw
 from policies.session import Session
 from policies.vocabulary import Commit, Plan, PlanKind
@@ -69,6 +70,18 @@ class Auditor:
         if self._figures is None or self._figures[0] is not self.state:
             self._figures = self.state, figures_of(self.state, self.settings.audit)
         return self._figures[1]
+
+    def describe(self) -> dict[str, Any]:
+        """The figures, and what the random and the biased sample have shown over all levels;
+        `overshoot` counts tokens by the upper edge of their bucket."""
+        state = self.state
+        edges = [*map(str, OVERSHOOT_EDGES), "+Inf"]
+        return {
+            **asdict(self.figures()),
+            "sampled": asdict(state.sampled),
+            "escalated": asdict(state.escalated),
+            "overshoot": dict(zip(edges, state.overshoot.counts, strict=True)),
+        }
 
     def left(self, session: Session) -> None:
         """The session runs no more; a look under way is still taken in."""

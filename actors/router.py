@@ -13,7 +13,7 @@ import math
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from actors.auditor import Auditor
@@ -394,5 +394,5 @@ class Router:
             "steps_in_flight": len(self._steps),
             "workers": [lane.describe() for lane in self._lanes.values()],
             "auto": self._planner.describe(),
-            "audit": asdict(self._auditor.figures()),
+            "audit": self._auditor.describe(),
         }

@@ -32,6 +32,8 @@ from cluster import __version__
 from cluster.config import load, parse, parse_live
 from cluster.placement import AuditClient, RayWorkers, RegistryClient, SpecMaker, call_worker
 from cluster.preflight import Facts, check
+from cluster.telemetry import export
+from infra.metrics import Exporter
 from policies.lossy import LossySettings
 from policies.plan_settings import ControllerSettings
 from policies.vocabulary import Commit, Plan
@@ -44,8 +46,15 @@ class RouterDeployment:
     """A router replica and its watch on the registry."""
 
     def __init__(
-        self, settings: RouterSettings, controller: ControllerSettings, fallback: Plan, trio: str
+        self,
+        settings: RouterSettings,
+        controller: ControllerSettings,
+        fallback: Plan,
+        trio: str,
+        model: str,
     ) -> None:
+        self._model = model
+        self._exporter = Exporter()
         lossy = LossySettings()
         self._audit = AuditClient(trio, lossy.audit)
         self._auditor = Auditor(lossy, fallback, self._audit.observe)
@@ -79,6 +88,7 @@ class RouterDeployment:
                 continue
             version = members.version
             self._router.set_members(members)
+            export(self._exporter, self._router.status(), self._model)
 
 
 class PoolDeployment:
@@ -170,7 +180,7 @@ def compose(facts: Facts) -> Application:
         num_replicas=config.router.replicas,
         max_ongoing_requests=open_requests,
         user_config=config.lossy.live(),
-    ).bind(facts.router(), facts.controller(), config.plan.plan(), facts.trio)
+    ).bind(facts.router(), facts.controller(), config.plan.plan(), facts.trio, config.model.name)
     pools = [
         _deployment(
             PoolDeployment,

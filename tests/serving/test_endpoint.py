@@ -158,7 +158,8 @@ async def test_a_lossy_answer_is_labelled_and_repeats_itself(client: httpx.Async
 async def test_logprobs_are_the_full_models_in_every_mode(client: httpx.AsyncClient) -> None:
     told = []
     for mode in ("off", "two_tier", "three_tier"):
-        request = body(PROMPTS[1], temperature=0.8, logprobs=True, top_logprobs=3)
+        asked = {"temperature": 0.8, "ignore_eos": True, "logprobs": True, "top_logprobs": 3}
+        request = body(PROMPTS[1], **asked)
         reply = await client.post(
             "/v1/chat/completions", json=request | {"viaserve": {"mode": mode}}
         )
