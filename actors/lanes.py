@@ -131,6 +131,7 @@ class Lane:
             "sessions": len(self.homes),
             "held_sessions": report.sessions,
             "slots": {str(tier): stats.sessions for tier, stats in report.engines.items()},
+            "matchers": max((stats.matchers for stats in report.engines.values()), default=0),
             "waiting": len(self.waiting),
             "in_flight": self.in_flight,
             "steps": self.steps,

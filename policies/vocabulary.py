@@ -85,9 +85,10 @@ class Plan:
 class SamplingParams:
     """How a token is chosen from logits; the neutral values switch a rule off.
 
-    Order: penalties, logit bias, temperature, min-p, top-k, top-p (vLLM's order).
+    Order: penalties, logit bias, grammar, temperature, min-p, top-k, top-p (vLLM's order).
     `temperature` 0 is plain argmax. `top_k` 0 is off. `logit_bias` holds (token id, bias).
     Repetition penalty counts prompt and output, presence and frequency the output only.
+    `grammar`: JSON schema of the answer as canonical text, opaque here; "" is none.
     """
 
     temperature: float = 1.0
@@ -98,6 +99,7 @@ class SamplingParams:
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     logit_bias: tuple[tuple[int, float], ...] = ()
+    grammar: str = ""
 
     @property
     def has_penalties(self) -> bool:

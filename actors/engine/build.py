@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoTokenizer, PreTrainedModel
 
 from actors.engine.attention import KEY_MULTIPLE
+from actors.engine.grammar import GrammarCompiler, Grammars
 from actors.engine.loader import (
     DTYPES,
     load_config,
@@ -72,6 +74,7 @@ def build_engines(spec: EngineSpec) -> dict[Tier, Engine]:
         beside = full is not None and source.model_dir == full.model_dir
         models[tier] = _load(source, dtype, device, models.get(Tier.FULL) if beside else None)
     pack_linears(models.values())
+    grammars = Grammars(lambda: _compiler_of(spec))
     for tier, model in models.items():
         engines[tier] = TransformersEngine(
             model,
@@ -80,8 +83,16 @@ def build_engines(spec: EngineSpec) -> dict[Tier, Engine]:
             slot_tokens=max(spec.slot_tokens, 2 * KEY_MULTIPLE),
             token_budget=spec.token_budget,
             vocab_size=spec.vocab_size or None,
+            grammars=grammars,
         )
     return engines
+
+
+def _compiler_of(spec: EngineSpec) -> GrammarCompiler:
+    """For the tokenizer that all tiers share (`check_same_tokenizer`), from any of them."""
+    model_dir = next(s.model_dir for s in spec.tiers.values() if s.model_dir is not None)
+    tokenizer = _tokenizer(Path(model_dir))
+    return GrammarCompiler(tokenizer.backend_tokenizer.to_str(), tokenizer.eos_token_id)
 
 
 def _load(
@@ -126,7 +137,11 @@ def check_same_tokenizer(full_dir: Path, draft_dir: Path) -> None:
 
 
 def _vocabulary(model_dir: Path) -> dict[str, int]:
+    return _tokenizer(model_dir).get_vocab()
+
+
+def _tokenizer(model_dir: Path) -> Any:
     with readable(f"model {model_dir}: tokenizer"):
         return AutoTokenizer.from_pretrained(
             model_dir, trust_remote_code=False, local_files_only=True
-        ).get_vocab()
+        )

@@ -20,18 +20,25 @@ _FIRST_TRY = 128
 
 
 def choose(
-    logits: torch.Tensor, spec: SamplingSpec, tokens: Sequence[int], first: int
+    logits: torch.Tensor,
+    spec: SamplingSpec,
+    tokens: Sequence[int],
+    first: int,
+    allowed: torch.Tensor | None = None,
 ) -> list[int]:
     """g at consecutive positions of one session.
 
-    `logits`: raw, shape (rows, V); row i follows `tokens[: first + i]`.
+    `logits`: raw, shape (rows, V); row i follows `tokens[: first + i]`. `allowed`: bool, of the
+    same shape: the ids that the session's grammar leaves.
     """
     params = spec.params
     if params.temperature == 0.0 and not params.has_penalties and not params.logit_bias:
+        if allowed is not None:
+            logits = logits.masked_fill(~allowed, -math.inf)
         return torch.argmax(logits, dim=-1).tolist()
     return [
         _choose_row(row, spec, first + i)
-        for i, row in enumerate(_penalised(logits, spec, tokens, first))
+        for i, row in enumerate(_penalised(logits, spec, tokens, first, allowed))
     ]
 
 
@@ -41,11 +48,13 @@ def judge(
     tokens: Sequence[int],
     first: int,
     chosen: Sequence[int],
+    allowed: torch.Tensor | None = None,
 ) -> list[Verdict]:
     """Verdicts on the ids that `tokens` holds at the rows' own places, one for each row that
     has such an id; `policies.sampling.judge` is the law. Shapes as in `choose`."""
     drafted = tokens[first : first + len(logits)]
-    rows = _penalised(logits[: len(drafted)], spec, tokens, first)
+    allowed = None if allowed is None else allowed[: len(drafted)]
+    rows = _penalised(logits[: len(drafted)], spec, tokens, first, allowed)
     return [
         _judge_row(row, spec.params, *ids)
         for row, *ids in zip(rows, drafted, chosen[: len(drafted)], strict=True)
@@ -67,14 +76,20 @@ def token_logprobs(
 
 
 def _penalised(
-    logits: torch.Tensor, spec: SamplingSpec, tokens: Sequence[int], first: int
+    logits: torch.Tensor,
+    spec: SamplingSpec,
+    tokens: Sequence[int],
+    first: int,
+    allowed: torch.Tensor | None,
 ) -> torch.Tensor:
-    """The rows in float32 with penalties and bias; a copy, since a retry must find the logits
-    as they were."""
+    """The rows in float32 with penalties, bias and grammar; a copy, since a retry must find the
+    logits as they were."""
     rows = logits.to(torch.float32, copy=True)
     for i, row in enumerate(rows):
         before = tokens[: first + i]
         _penalise_(row, spec.params, before[: spec.prompt_len], before[spec.prompt_len :])
+    if allowed is not None:
+        rows.masked_fill_(~allowed, -math.inf)
     return rows
 
 
@@ -104,7 +119,8 @@ def _filters(params: SamplingParams, row: torch.Tensor) -> bool:
 
 def _choose_row(row: torch.Tensor, spec: SamplingSpec, position: int) -> int:
     params = spec.params
-    if params.temperature == 0.0:
+    # All -inf: a draft that lacks every allowed id.
+    if params.temperature == 0.0 or float(row.max()) == -math.inf:
         return int(torch.argmax(row))
     scaled = row / params.temperature
     noise_of = (spec.seed, spec.choice, position)
@@ -129,9 +145,10 @@ def _contenders(scaled: torch.Tensor, noise_of: tuple[int, int, int]) -> torch.T
 def kept_ids(scaled: torch.Tensor, params: SamplingParams) -> torch.Tensor:
     """The ids that min-p, top-k and top-p leave of one row of logits / T, ascending.
 
-    Exact: the number of logits looked at grows until the cut lies within them.
+    Exact: the number of logits looked at grows until the cut lies within them. What a grammar
+    forbids, -inf, is never kept.
     """
-    floor = -math.inf
+    floor = torch.finfo(scaled.dtype).min
     if params.min_p > 0.0:
         floor = float(scaled.max() + math.log(params.min_p))
     if 0 < params.top_k < scaled.numel():

@@ -66,7 +66,10 @@ class Propose:
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """What an engine holds and has done. Sizes in bytes and tokens; counts are cumulative."""
+    """What an engine holds and has done. Sizes in bytes and tokens; counts are cumulative.
+
+    `matchers`: sessions whose grammar is followed, by all engines of the worker together.
+    """
 
     sessions: int
     slots: int
@@ -76,6 +79,7 @@ class EngineStats:
     kv_bytes_per_token: int
     forwards: int
     rows: int
+    matchers: int = 0
 
 
 class NoRoom(Exception):  # noqa: N818 - a condition that the caller handles, not a fault

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from actors.engine import sampler
 from actors.engine.attention import ROW_MULTIPLE, Span, build_group, plan_groups, round_up
+from actors.engine.grammar import Grammars
 from actors.engine.kv import Slot, SlotCache, SlotTable
 from actors.engine.packed import PackedLinear
 from actors.engine.seam import Context, EngineStats, Extend, Propose, Row
@@ -48,10 +49,12 @@ class TransformersEngine:
         slot_tokens: int,
         token_budget: int,
         vocab_size: int | None = None,
+        grammars: Grammars | None = None,
     ) -> None:
         """`slot_tokens`: longest session; `token_budget`: most rows of one forward;
         `vocab_size`: ids that the sessions' full model has, by default the model's own (models
-        that share a tokenizer pad their vocabulary differently)."""
+        that share a tokenizer pad their vocabulary differently); `grammars`: the worker's, to
+        serve sessions that have one."""
         assert token_budget >= 1
         self._model = model.eval()
         self._own_vocab = model.config.vocab_size
@@ -65,18 +68,19 @@ class TransformersEngine:
             _cached_layers(model), num_slots, slot_tokens, model.dtype, self._device
         )
         self._weight_bytes = weight_bytes([model])
+        self._grammars = grammars
         self._forwards = 0
         self._rows = 0
 
     @torch.inference_mode()
     def score(self, requests: Sequence[Extend]) -> list[list[Row]]:
         """See Engine; forwards are chunked to the token budget."""
-        return self._run(requests, _rows)
+        return self._run(requests, self._rows_of)
 
     @torch.inference_mode()
     def extend(self, requests: Sequence[Extend]) -> list[list[int]]:
         """See Engine."""
-        return self._run(requests, _choices)
+        return self._run(requests, self._choices)
 
     @torch.inference_mode()
     def logits(self, requests: Sequence[Extend]) -> list[list[torch.Tensor]]:
@@ -114,6 +118,8 @@ class TransformersEngine:
     def release(self, session_id: str) -> None:
         """See Engine."""
         self._table.release(session_id)
+        if self._grammars is not None:
+            self._grammars.release(session_id)
 
     def stats(self) -> EngineStats:
         """See Engine."""
@@ -126,6 +132,7 @@ class TransformersEngine:
             kv_bytes_per_token=self._cache.bytes_per_token,
             forwards=self._forwards,
             rows=self._rows,
+            matchers=0 if self._grammars is None else len(self._grammars),
         )
 
     def check_integrity(self, contexts: Sequence[Context] = ()) -> None:
@@ -134,6 +141,34 @@ class TransformersEngine:
         for context in contexts:
             if (slot := self._table.get(context.session_id)) is not None:
                 assert slot.ids == context.tokens[: len(slot.ids)], context.session_id
+
+    def _choices(self, logits: torch.Tensor, request: Extend, first: int) -> list[int]:
+        context = request.context
+        allowed = self._allowed(context, first, len(logits))
+        return sampler.choose(logits, context.sampling, context.tokens, first, allowed)
+
+    def _rows_of(self, logits: torch.Tensor, request: Extend, first: int) -> list[Row]:
+        context = request.context
+        asked = (logits, context.sampling, context.tokens, first)
+        allowed = self._allowed(context, first, len(logits))
+        chosen = sampler.choose(*asked, allowed)
+        count = len(chosen)
+        verdicts: list[Verdict | None] = [None] * count
+        logprobs: list[TokenLogprobs | None] = [None] * count
+        if request.judge:
+            found = sampler.judge(*asked, chosen, allowed)
+            verdicts[: len(found)] = found
+        if request.num_logprobs is not None:
+            logprobs[:] = sampler.token_logprobs(logits, chosen, request.num_logprobs)
+        return [Row(*row) for row in zip(chosen, verdicts, logprobs, strict=True)]
+
+    def _allowed(self, context: Context, first: int, num_rows: int) -> torch.Tensor | None:
+        """The ids that the session's grammar leaves, bool, (num_rows, V); None without one."""
+        if not context.sampling.params.grammar:
+            return None
+        assert self._grammars is not None, "this engine was given no tokenizer"
+        mask = self._grammars.allowed(context, first, num_rows, self._vocab_size)
+        return torch.from_numpy(mask).to(self._device)
 
     def _run(self, requests: Sequence[Extend], read: Read) -> list[list[Any]]:
         pending = self._admit(requests)
@@ -221,25 +256,6 @@ class TransformersEngine:
         if (lacking := self._vocab_size - self._own_vocab) > 0:
             logits = nn.functional.pad(logits, (0, lacking), value=float("-inf"))
         return logits
-
-
-def _choices(logits: torch.Tensor, request: Extend, first: int) -> list[int]:
-    context = request.context
-    return sampler.choose(logits, context.sampling, context.tokens, first)
-
-
-def _rows(logits: torch.Tensor, request: Extend, first: int) -> list[Row]:
-    context = request.context
-    chosen = _choices(logits, request, first)
-    count = len(chosen)
-    verdicts: list[Verdict | None] = [None] * count
-    logprobs: list[TokenLogprobs | None] = [None] * count
-    if request.judge:
-        found = sampler.judge(logits, context.sampling, context.tokens, first, chosen)
-        verdicts[: len(found)] = found
-    if request.num_logprobs is not None:
-        logprobs[:] = sampler.token_logprobs(logits, chosen, request.num_logprobs)
-    return [Row(*row) for row in zip(chosen, verdicts, logprobs, strict=True)]
 
 
 def _goes_on(context: Context, limit: int) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -44,7 +45,7 @@ def engine_of() -> Iterator[MakeEngine]:
     """Makes engines; when the test is over no session may be left in any."""
     made: list[TransformersEngine] = []
 
-    def make(model: PreTrainedModel, **sizes: int) -> TransformersEngine:
+    def make(model: PreTrainedModel, **sizes: Any) -> TransformersEngine:
         made.append(make_engine(model, **sizes))
         return made[-1]
 
@@ -52,4 +53,4 @@ def engine_of() -> Iterator[MakeEngine]:
     for engine in made:
         engine.check_integrity()
         stats = engine.stats()
-        assert (stats.sessions, stats.cached_tokens) == (0, 0)
+        assert (stats.sessions, stats.cached_tokens, stats.matchers) == (0, 0, 0)

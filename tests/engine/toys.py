@@ -17,6 +17,7 @@ from transformers import (
     Qwen3Config,
 )
 
+from actors.engine.grammar import Grammars
 from actors.engine.seam import Context
 from actors.engine.transformers_engine import TransformersEngine
 from policies.vocabulary import SamplingParams, SamplingSpec
@@ -96,6 +97,7 @@ def make_engine(
     slot_tokens: int = 256,
     token_budget: int = 64,
     vocab_size: int | None = None,
+    grammars: Grammars | None = None,
 ) -> TransformersEngine:
     """An engine with room for a test."""
     return TransformersEngine(
@@ -104,4 +106,5 @@ def make_engine(
         slot_tokens=slot_tokens,
         token_budget=token_budget,
         vocab_size=vocab_size,
+        grammars=grammars,
     )

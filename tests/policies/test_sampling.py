@@ -145,6 +145,23 @@ def test_temperature_zero_is_argmax_of_the_lowest_id_whatever_the_seed(logits, t
     assert processed_distribution(logits, params)[best] == 1.0
 
 
+@given(logits=LOGITS, params=PARAMS, data=st.data())
+def test_a_forbidden_id_counts_in_no_rule(logits, params, data):
+    """The law is that of a vocabulary of the allowed ids alone."""
+    size = logits.size
+    flags = data.draw(st.lists(st.booleans(), min_size=size, max_size=size).filter(any))
+    allowed = np.array(flags)
+    law = processed_distribution(logits, params, allowed)
+    small = logits[allowed]
+    top_k = params.top_k if params.top_k < small.size else 0
+    alone = processed_distribution(small, replace(params, top_k=top_k))
+    np.testing.assert_array_equal(law[allowed], alone)
+    assert not law[~allowed].any()
+    for seed in range(5):
+        spec = SamplingSpec(params, seed, choice=0, prompt_len=1)
+        assert law[choose(logits, spec, [0], allowed)] > 0
+
+
 @given(logits=LOGITS, params=PARAMS, seed=st.integers(0, 2**32))
 def test_only_kept_ids_are_chosen(logits, params, seed):
     token = choose(logits, SamplingSpec(params, seed, choice=2, prompt_len=1), [0, 1])
