@@ -16,6 +16,7 @@ from actors.ingress.errors import ApiError, invalid
 from actors.ingress.plans import is_auto, plan_of
 from actors.ingress.schema import ChatBody, CompletionBody, Extension, GenerationBody
 from actors.ingress.settings import IngressSettings
+from actors.ingress.structured import grammar_of
 from actors.ingress.text import TextCodec
 from actors.messages import GenerateRequest
 from policies.vocabulary import SamplingParams, SamplingSpec, SessionSpec
@@ -213,6 +214,7 @@ def _sampling(body: GenerationBody, settings: IngressSettings) -> SamplingParams
         presence_penalty=_given(body.presence_penalty, defaults.presence_penalty),
         frequency_penalty=_given(body.frequency_penalty, defaults.frequency_penalty),
         logit_bias=bias,
+        grammar=grammar_of(body.response_format, settings),
     )
 
 

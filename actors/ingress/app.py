@@ -33,6 +33,7 @@ from actors.ingress.responses import DONE, ChatWire, CompletionWire, Identity, W
 from actors.ingress.schema import Body, ChatBody, CompletionBody, parse
 from actors.ingress.settings import IngressSettings
 from actors.ingress.stream import Backend, Choice, Delta, drive, open_choices
+from actors.ingress.structured import SchemaGate
 from actors.ingress.text import TextCodec
 
 # A longer body is parsed and tokenised off the event loop.
@@ -44,10 +45,13 @@ Admit = Callable[[Body, TextCodec, IngressSettings, str], Admitted]
 class Ingress:
     """The endpoints of one served model."""
 
-    def __init__(self, settings: IngressSettings, codec: TextCodec, backend: Backend) -> None:
+    def __init__(
+        self, settings: IngressSettings, codec: TextCodec, backend: Backend, schemas: SchemaGate
+    ) -> None:
         self._settings = settings
         self._codec = codec
         self._backend = backend
+        self._schemas = schemas
         self._started_at = int(time.time())
 
     async def chat(self, request: Request) -> Response:
@@ -103,6 +107,8 @@ class Ingress:
             admitted = await asyncio.to_thread(admitted_body)
         else:
             admitted = admitted_body()
+        if grammar := admitted.generate.sessions[0].sampling.params.grammar:
+            await self._schemas.check(grammar)
         identity = Identity(
             request_id,
             int(time.time()),
@@ -187,9 +193,14 @@ async def _http_error(request: Request, exc: Exception) -> Response:
     return error_response(error, request.state.request_id)
 
 
-def create_app(settings: IngressSettings, tokenizer: TextCodec, backend: Backend) -> FastAPI:
+def create_app(
+    settings: IngressSettings,
+    tokenizer: TextCodec,
+    backend: Backend,
+    schemas: SchemaGate | None = None,
+) -> FastAPI:
     """The application; see the modules beside this one for its parts."""
-    ingress = Ingress(settings, tokenizer, backend)
+    ingress = Ingress(settings, tokenizer, backend, schemas or SchemaGate(tokenizer))
     app = FastAPI(
         title="viaserve", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False
     )

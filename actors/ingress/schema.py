@@ -15,6 +15,7 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 from pydantic_core import PydanticCustomError, from_json
 
@@ -105,6 +106,29 @@ class Extension(_Strict):
     provenance: bool = False
 
 
+class JsonSchema(_Strict):
+    """OpenAI's json_schema. The schema binds whether `strict` or not; `name` and `description`
+    are not shown to the model."""
+
+    name: str = Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")
+    description: str | None = None
+    definition: dict[str, Any] = Field(alias="schema")
+    strict: bool | None = None
+
+
+class ResponseFormat(_Strict):
+    """OpenAI's response_format; see `structured`."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> ResponseFormat:
+        if (self.type == "json_schema") != (self.json_schema is not None):
+            raise _bad("'json_schema' goes with type 'json_schema', and only with it")
+        return self
+
+
 class GenerationBody(_Strict):
     """What both endpoints share."""
 
@@ -125,6 +149,7 @@ class GenerationBody(_Strict):
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     logit_bias: Annotated[dict[int, float], PlainValidator(_logit_bias)] = {}
+    response_format: ResponseFormat | None = None
     viaserve: Extension | None = None
 
     @property

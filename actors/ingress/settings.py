@@ -18,7 +18,7 @@ class IngressSettings:
     `sampling` holds the values of parameters that a request leaves out. `api_keys`: empty
     is open. `aliases`: other names under which the model may be asked for. `echo_request_id`:
     false where a proxy in front already sends X-Request-Id back. `lossy`: None refuses the
-    lossy modes.
+    lossy modes. `max_schema_depth`: levels of JSON, two or more for each level of the answer.
     """
 
     model_name: str
@@ -32,6 +32,8 @@ class IngressSettings:
     max_stop_chars: int = 256
     max_stop_ids: int = 64
     max_logit_biases: int = 1024
+    max_schema_chars: int = 64 << 10
+    max_schema_depth: int = 64
     max_body_bytes: int = 4 << 20
     api_keys: tuple[str, ...] = field(default=(), repr=False)
     plan: Plan = field(default_factory=lambda: Plan(PlanKind.THREE_TIER))

@@ -52,6 +52,11 @@ class TextCodec:
         """From a model directory; code in it is not run."""
         return cls(AutoTokenizer.from_pretrained(directory, trust_remote_code=False))
 
+    def serialised(self) -> tuple[str, int | None]:
+        """The tokenizer as JSON text, and its end-of-sequence id."""
+        end: Any = self._tokenizer.eos_token_id
+        return self._backend.to_str(), end
+
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Ids of `text`; special tokens that are spelled out in it become their own ids."""
         return self._backend.encode(text, add_special_tokens=add_special_tokens).ids

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from actors.ingress.app import create_app
 from actors.ingress.settings import IngressSettings
+from actors.ingress.structured import SchemaGate
 from actors.ingress.text import TextCodec
 from policies.vocabulary import Plan, PlanKind
 from tests.ingress.fakes import FakeBackend
@@ -77,9 +79,18 @@ async def no_leaks() -> AsyncIterator[None]:
     assert asyncio.all_tasks() <= before | {asyncio.current_task()}
 
 
+@pytest.fixture(scope="session")
+def schemas(codec) -> Iterator[SchemaGate]:
+    """One for all tests; its probe is started when a schema first comes, and must end."""
+    gate = SchemaGate(codec)
+    yield gate
+    gate.close()
+    assert psutil.Process().children() == []
+
+
 @pytest.fixture
-def app(settings, codec, backend):
-    return create_app(settings, codec, backend)
+def app(settings, codec, backend, schemas):
+    return create_app(settings, codec, backend, schemas)
 
 
 @pytest.fixture

@@ -29,6 +29,13 @@ def messages(**fields):
     return {"messages": [{"role": "user", "content": "hi", **fields}]}
 
 
+NAMED = {"name": "answer", "schema": {"type": "object"}}
+
+
+def json_schema(**fields):
+    return {"response_format": {"type": "json_schema", "json_schema": NAMED | fields}}
+
+
 BAD_FIELDS = [
     ({"temperature": -0.1}, "temperature"),
     ({"temperature": 2.1}, "temperature"),
@@ -87,7 +94,17 @@ BAD_FIELDS = [
     ({"logprobs": 21}, "logprobs"),
     ({"top_logprobs": 3}, "top_logprobs"),
     ({"tools": [{"type": "function"}]}, "tools"),
-    ({"response_format": {"type": "json_object"}}, "response_format"),
+    ({"response_format": "json_object"}, "response_format"),
+    ({"response_format": {}}, "response_format.type"),
+    ({"response_format": {"type": "grammar"}}, "response_format.type"),
+    ({"response_format": {"type": "json_schema"}}, "response_format"),
+    ({"response_format": {"type": "text", "json_schema": NAMED}}, "response_format"),
+    (json_schema(name=None), "response_format.json_schema.name"),
+    (json_schema(name="a b"), "response_format.json_schema.name"),
+    (json_schema(schema=None), "response_format.json_schema.schema"),
+    (json_schema(schema=True), "response_format.json_schema.schema"),
+    (json_schema(strict="yes"), "response_format.json_schema.strict"),
+    (json_schema(schemas={}), "response_format.json_schema.schemas"),
     ({"best_of": 2}, "best_of"),
     ({"echo": True}, "echo"),
     ({"suffix": "x"}, "suffix"),

@@ -46,7 +46,11 @@ async def until_idle(client: httpx.AsyncClient) -> dict[str, Any]:
     for _ in range(IDLE_POLLS):
         status = (await client.get("/ready")).json()
         held = [
-            w["held_sessions"] + w["waiting"] + w["in_flight"] + sum(w["slots"].values())
+            w["held_sessions"]
+            + w["waiting"]
+            + w["in_flight"]
+            + w["matchers"]
+            + sum(w["slots"].values())
             for w in status["workers"]
         ]
         if not (status["running"] or status["queued"] or any(held)):
