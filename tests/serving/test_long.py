@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import random
 import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import httpx
-import psutil
 import pytest
-import yaml
 
-from tests.serving.server import ROOT, START_TIMEOUT_S, STOP_TIMEOUT_S, free_port, serving
+from tests.serving.serve_cli import default_file, serve_run
+from tests.serving.server import ROOT, serving
 from tests.serving.test_endpoint import PROMPTS, answer, body, until_idle
 
 pytestmark = pytest.mark.slow
@@ -102,46 +99,20 @@ async def test_one_worker_may_host_all_tiers_and_share_their_weights() -> None:
 
 
 def test_the_default_file_works_with_serves_own_command(tmp_path: Path) -> None:
-    port = free_port()
-    file: dict[str, Any] = yaml.safe_load((ROOT / "config" / "default.yaml").read_text())
-    file["http_options"]["port"] = port
-    path = tmp_path / "serve.yaml"
-    path.write_text(yaml.safe_dump(file))
-    serve = Path(sys.executable).with_name("serve")
-    process = subprocess.Popen(
-        [str(serve), "run", str(path)],
-        cwd=ROOT,
-        env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        url = f"http://127.0.0.1:{port}"
-        transport = httpx.HTTPTransport(retries=0)
-        with httpx.Client(base_url=url, transport=transport, timeout=300.0) as client:
-            _until_ready(client, process)
-            reply = client.post("/v1/chat/completions", json=body(PROMPTS[0], temperature=0))
+    with serve_run(tmp_path / "serve.yaml", default_file()) as run:
+        reply = run.client.post("/v1/chat/completions", json=body(PROMPTS[0], temperature=0))
         assert "Paris" in reply.json()["choices"][0]["message"]["content"]
-    finally:
-        family = psutil.Process(process.pid).children(recursive=True)
-        process.terminate()
-        process.wait(STOP_TIMEOUT_S)
-        for straggler in psutil.wait_procs(family, timeout=10.0)[1]:
-            straggler.kill()
 
 
-def _until_ready(client: httpx.Client, process: subprocess.Popen[bytes]) -> None:
-    polls = int(START_TIMEOUT_S)
-    for _ in range(polls):
-        assert process.poll() is None
-        try:
-            if client.get("/ready").status_code == 200:
-                return
-        except httpx.HTTPError:
-            pass
-        # The process says nothing that could be waited for.
-        try:
-            process.wait(1.0)
-        except subprocess.TimeoutExpired:
-            continue
-    raise AssertionError("not ready")
+def test_gate_and_audit_of_a_live_server_change_without_a_restart(tmp_path: Path) -> None:
+    file = default_file()
+    with serve_run(tmp_path / "serve.yaml", file) as run:
+        before = run.client.get("/ready").json()
+        live = {"gate": {"theta_accept": 1.0}, "audit": {"epsilon": 0.01}}
+        file["applications"][0]["deployments"] = [{"name": "router", "user_config": live}]
+        run.deploy(file)
+        after = run.until(lambda status: status["audit"]["epsilon"] == 0.01)
+        assert [w["pid"] for w in after["workers"]] == [w["pid"] for w in before["workers"]]
+        asked = body(PROMPTS[1], viaserve={"mode": "via"})
+        told = run.client.post("/v1/chat/completions", json=asked).json()["viaserve"]
+        assert (told["exact"], told["unseen"]) == (True, 0), "the gate is closed now"
