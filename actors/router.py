@@ -21,7 +21,8 @@ from actors.lanes import Lane, Waiter, least_loaded
 from actors.messages import GenerateRequest, Membership, Refusal, StepReply, StepRequest
 from actors.planner import Planner
 from actors.pool import WorkerGone
-from policies.session import Session, State
+from policies.session import Session
+from policies.transitions import State
 from policies.vocabulary import Commit, Tier
 from policies.work import WorkKind
 

@@ -13,9 +13,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from policies.audit import AuditSettings
-from policies.gates import Gate, GateKind
-from policies.lossy import LossyLimits, LossySettings
+from cluster.config_lossy import LiveConfig, LossyConfig, Section
 from policies.vocabulary import Plan, PlanKind, Tier
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,11 +28,7 @@ class ConfigError(Exception):
     """A config that cannot be served; one line for the user."""
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ModelConfig(_Section):
+class ModelConfig(Section):
     """The full model: a folder, a GGUF file, or "default", the embedded one."""
 
     path: str = "default"
@@ -44,7 +38,7 @@ class ModelConfig(_Section):
     context: Positive = 4096
 
 
-class DraftConfig(_Section):
+class DraftConfig(Section):
     """The draft: a model (as the full one), a route of the full model, or prompt lookup."""
 
     kind: Literal["model", "route", "ngram"] = "ngram"
@@ -61,13 +55,13 @@ class DraftConfig(_Section):
         return self
 
 
-class SlimConfig(_Section):
+class SlimConfig(Section):
     """The slim verifier: a route file of the full model."""
 
     route: str
 
 
-class PlanConfig(_Section):
+class PlanConfig(Section):
     """What mode "auto" does, and the bounds of what a request may ask for.
 
     `mode`: "auto", the controller, which chooses round by round and measures as it goes; or
@@ -98,93 +92,7 @@ class PlanConfig(_Section):
         return self
 
 
-class GateConfig(_Section):
-    """The gate of mode "via"; see Gate. theta_accept 1 closes it: the mode is exact then."""
-
-    kind: GateKind = GateKind.RATIO
-    theta_accept: float = 0.7
-    theta_escalate: float = 0.5
-    margin: float = 0.3
-
-    @model_validator(mode="after")
-    def _legal(self) -> GateConfig:
-        self.gate()
-        return self
-
-    def gate(self) -> Gate:
-        """The same as the policies know it."""
-        return Gate(self.kind, self.theta_accept, self.theta_escalate, self.margin)
-
-
-class AuditConfig(_Section):
-    """The audit of mode "via"; see AuditSettings."""
-
-    epsilon: float = 0.02
-    confidence: float = 0.95
-    sample_prob: float = 0.25
-    levels: int = 4
-    min_rows: int = 16
-    proof_rows: int = 2_000
-    relax_rows: int = 2_000
-    relax_fraction: float = 0.5
-
-    @model_validator(mode="after")
-    def _legal(self) -> AuditConfig:
-        self.settings()
-        return self
-
-    def settings(self) -> AuditSettings:
-        """The same as the policies know it."""
-        return AuditSettings(**self.model_dump())
-
-
-class LiveConfig(_Section):
-    """What a live server may be told anew (Serve's `user_config` of deployment "router")."""
-
-    gate: GateConfig = GateConfig()
-    audit: AuditConfig = AuditConfig()
-
-    def settings(self) -> LossySettings:
-        """The same as the policies know it."""
-        return LossySettings(self.gate.gate(), self.audit.settings())
-
-
-class LossyConfig(LiveConfig):
-    """The lossy modes "via" and "cascade", asked for by request, and the bounds of what a
-    request may ask for."""
-
-    enabled: bool = True
-    min_theta_accept: Annotated[float, Field(ge=0, le=1)] = 0.3
-    min_theta_escalate: Annotated[float, Field(ge=0, le=1)] = 0.0
-    min_margin: Annotated[float, Field(ge=0, le=1)] = 0.0
-    alpha: Annotated[float, Field(ge=0, le=1)] = 0.3
-    max_alpha: Annotated[float, Field(ge=0, le=1)] = 0.9
-
-    @model_validator(mode="after")
-    def _within_bounds(self) -> LossyConfig:
-        if self.alpha > self.max_alpha:
-            raise ValueError("alpha must be at most max_alpha")
-        return self
-
-    def limits(self) -> LossyLimits | None:
-        """What the ingress is told."""
-        if not self.enabled:
-            return None
-        return LossyLimits(
-            self.gate.gate(),
-            self.min_theta_accept,
-            self.min_theta_escalate,
-            self.min_margin,
-            self.alpha,
-            self.max_alpha,
-        )
-
-    def live(self) -> dict[str, Any]:
-        """The part that a live server may be told anew, as plain values."""
-        return self.model_dump(mode="json", include=set(LiveConfig.model_fields))
-
-
-class PoolConfig(_Section):
+class PoolConfig(Section):
     """One kind of hardware and the tiers it hosts; a replica is one worker.
 
     `num_cpus` "auto": an equal share of this machine's cores (on a cluster give a number).
@@ -199,8 +107,8 @@ class PoolConfig(_Section):
     device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")] = "cpu"
     num_cpus: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
     num_gpus: Annotated[float, Field(ge=0)] = 0
-    resources: dict[str, Annotated[float, Field(gt=0)]] = {}
-    label_selector: dict[str, str] = {}
+    resources: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    label_selector: dict[str, str] = Field(default_factory=dict)
     threads: Positive | None = None
     cores: Literal["own", "passive", "lease"] = "passive"
     niceness: Annotated[int, Field(ge=0, le=19)] = 4
@@ -221,7 +129,7 @@ class PoolConfig(_Section):
         return self
 
 
-class RouterConfig(_Section):
+class RouterConfig(Section):
     """Routers and their bounds; see RouterSettings."""
 
     replicas: Positive = 1
@@ -233,7 +141,7 @@ class RouterConfig(_Section):
     step_timeout_s: Seconds = 300.0
 
 
-class IngressConfig(_Section):
+class IngressConfig(Section):
     """The HTTP side. Keys come from `api_keys_file` (one a line) and the environment variable
     VIASERVE_API_KEYS (comma-separated); with neither the endpoint is open."""
 
@@ -244,7 +152,7 @@ class IngressConfig(_Section):
     api_keys_file: str | None = None
 
 
-class Config(_Section):
+class Config(Section):
     """All of it."""
 
     model: ModelConfig = ModelConfig()

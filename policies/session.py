@@ -10,14 +10,20 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import replace
-from enum import StrEnum
 
 import numpy as np
 
 from policies.acceptance import accept_cascade, accept_exact
 from policies.audit import AuditRow
-from policies.evidence import Rate, Verdicts
+from policies.counting import (
+    after_commit,
+    after_reply,
+    after_verification,
+    verdicts_on_block,
+    verdicts_on_draft,
+)
+from policies.evidence import Verdicts
+from policies.transitions import TRANSITIONS, Event, State
 from policies.unseen import Unseen, UnseenToken, rows_of
 from policies.vocabulary import (
     Commit,
@@ -30,60 +36,6 @@ from policies.vocabulary import (
     TokenLogprobs,
 )
 from policies.work import ReplyStatus, SessionOpen, WorkItem, WorkKind, WorkReply
-
-
-class State(StrEnum):
-    """WAIT_*: the session wants a step of that kind; BUSY_*: it is in flight."""
-
-    WAIT_DECODE = "wait_decode"
-    BUSY_DECODE = "busy_decode"
-    WAIT_PROPOSE = "wait_propose"
-    BUSY_PROPOSE = "busy_propose"
-    WAIT_VERIFY = "wait_verify"
-    BUSY_VERIFY = "busy_verify"
-    DONE = "done"
-
-
-class Event(StrEnum):
-    """What happens to a session. Committed tokens end a round: the plan says what is next."""
-
-    DISPATCHED = "dispatched"
-    EXTENDED = "extended"
-    PROPOSED = "proposed"
-    NOTHING_PROPOSED = "nothing_proposed"
-    NEXT_ROUND_PLAIN = "next_round_plain"
-    NEXT_ROUND_DRAFTED = "next_round_drafted"
-    FAILED = "failed"
-    NO_PROPOSER = "no_proposer"
-    FINISHED = "finished"
-
-
-TRANSITIONS: dict[tuple[State, Event], State] = {
-    (State.WAIT_DECODE, Event.DISPATCHED): State.BUSY_DECODE,
-    (State.WAIT_DECODE, Event.FINISHED): State.DONE,
-    (State.BUSY_DECODE, Event.EXTENDED): State.WAIT_DECODE,
-    (State.BUSY_DECODE, Event.NEXT_ROUND_PLAIN): State.WAIT_DECODE,
-    (State.BUSY_DECODE, Event.NEXT_ROUND_DRAFTED): State.WAIT_PROPOSE,
-    (State.BUSY_DECODE, Event.FAILED): State.WAIT_DECODE,
-    (State.BUSY_DECODE, Event.FINISHED): State.DONE,
-    (State.WAIT_PROPOSE, Event.DISPATCHED): State.BUSY_PROPOSE,
-    (State.WAIT_PROPOSE, Event.NO_PROPOSER): State.WAIT_DECODE,
-    (State.WAIT_PROPOSE, Event.FINISHED): State.DONE,
-    (State.BUSY_PROPOSE, Event.EXTENDED): State.WAIT_PROPOSE,
-    (State.BUSY_PROPOSE, Event.PROPOSED): State.WAIT_VERIFY,
-    (State.BUSY_PROPOSE, Event.NOTHING_PROPOSED): State.WAIT_DECODE,
-    (State.BUSY_PROPOSE, Event.NEXT_ROUND_PLAIN): State.WAIT_DECODE,
-    (State.BUSY_PROPOSE, Event.NEXT_ROUND_DRAFTED): State.WAIT_PROPOSE,
-    (State.BUSY_PROPOSE, Event.FAILED): State.WAIT_PROPOSE,
-    (State.BUSY_PROPOSE, Event.FINISHED): State.DONE,
-    (State.WAIT_VERIFY, Event.DISPATCHED): State.BUSY_VERIFY,
-    (State.WAIT_VERIFY, Event.FINISHED): State.DONE,
-    (State.BUSY_VERIFY, Event.EXTENDED): State.WAIT_VERIFY,
-    (State.BUSY_VERIFY, Event.NEXT_ROUND_PLAIN): State.WAIT_DECODE,
-    (State.BUSY_VERIFY, Event.NEXT_ROUND_DRAFTED): State.WAIT_PROPOSE,
-    (State.BUSY_VERIFY, Event.FAILED): State.WAIT_VERIFY,
-    (State.BUSY_VERIFY, Event.FINISHED): State.DONE,
-}
 
 _WORK = {
     State.WAIT_DECODE: WorkKind.DECODE,
@@ -110,6 +62,7 @@ class Session:
         self.tokens: list[int] = list(spec.tokens)
         self.counters = Counters()
         self.why = ""
+        self._round = spec.plan, ""
         self.finish: FinishReason | None = None
         self._block: tuple[int, ...] = ()
         self._block_tiers: tuple[Tier, ...] = ()
@@ -184,6 +137,8 @@ class Session:
         # Also what went ahead in a chunk: a look that is left out would bend the sample.
         looks = kind in (WorkKind.DECODE, WorkKind.VERIFY)
         audited = len(self._unseen) if looks else 0
+        if kind in (WorkKind.DECODE, WorkKind.PROPOSE):
+            self._round = self.plan, self.why
         item = self._item(kind, start, tail, count, audited)
         self._in_flight, self._worker = item, worker
         # Entered before the reply: a worker that is asked may hold the session from now on.
@@ -220,7 +175,7 @@ class Session:
             self._known[worker] = 0
             self._go(Event.FAILED)
             return None
-        self._count(reply)
+        self.counters = after_reply(self.counters, reply)
         if item.kind is WorkKind.EXTEND:
             self._known[worker] = item.start + len(item.tokens)
             self._go(Event.EXTENDED)
@@ -293,20 +248,12 @@ class Session:
         self._proposer = worker
         self._block, self._block_tiers = reply.tokens[cleared:], reply.tiers[cleared:]
         self._block_plan = item.plan
-        self._note_proposal(item, reply)
+        self._verdicts += verdicts_on_draft(item, reply)
         self._shadow = [UnseenToken(p, item.plan.level, drawn=True) for p in reply.shadow]
         if not cleared:
             self._go(Event.PROPOSED if reply.tokens else Event.NOTHING_PROPOSED)
             return None
         return self._commit(reply.tokens[:cleared], reply.tiers[:cleared], cleared=reply.cleared)
-
-    def _note_proposal(self, item: WorkItem, reply: WorkReply) -> None:
-        counts = reply.draft_asked, reply.draft_tokens
-        if item.plan.kind is PlanKind.TWO_TIER:
-            self._verdicts.append(Verdicts(Rate.DRAFT_FULL, 0, 0, *counts))
-        elif item.plan.kind is PlanKind.THREE_TIER:
-            kept = reply.tiers.count(Tier.DRAFT)
-            self._verdicts.append(Verdicts(Rate.DRAFT_SLIM, reply.draft_judged, kept, *counts))
 
     def _on_chosen(self, worker: str, item: WorkItem, reply: WorkReply) -> Commit:
         block, tiers = self._block, self._block_tiers
@@ -321,7 +268,8 @@ class Session:
             rows += rows_of(self._shadow[: len(shadow)], shadow)
             self._shadow = []
             tiers = (*tiers[:kept], Tier.FULL)
-            self._count_verdicts(item, block, reply, kept)
+            self._verdicts += verdicts_on_block(item, len(block), kept)
+            self.counters = after_verification(self.counters, item, block, reply.tokens, kept)
             if self._proposer in self._known:
                 self._known[self._proposer] = base + kept
         else:
@@ -341,22 +289,6 @@ class Session:
         ]
         return accept_cascade(block, reply.tokens, ratios, item.plan.alpha)
 
-    def _count_verdicts(
-        self, item: WorkItem, block: tuple[int, ...], reply: WorkReply, kept: int
-    ) -> None:
-        done = self.counters
-        screened = item.plan.kind is PlanKind.THREE_TIER
-        judged = min(kept + 1, len(block))
-        if item.plan.kind.exact:
-            rate = Rate.SLIM_FULL if screened else Rate.DRAFT_FULL
-            self._verdicts.append(Verdicts(rate, judged, kept, 0, 0))
-        lenient = sum(a != b for a, b in zip(block[:kept], reply.tokens, strict=False))
-        self.counters = replace(
-            done,
-            draft_judged=done.draft_judged + (0 if screened else judged),
-            lenient=done.lenient + lenient,
-        )
-
     def _commit(
         self,
         tokens: Sequence[int],
@@ -371,15 +303,7 @@ class Session:
         tokens, tiers = tuple(tokens[:length]), tuple(tiers[:length])
         self._unseen.add(len(self.tokens), cleared[:length], self._block_plan.level)
         self.tokens += tokens
-        done = self.counters
-        self.counters = replace(
-            done,
-            rounds=done.rounds + 1,
-            from_draft=done.from_draft + tiers.count(Tier.DRAFT),
-            from_slim=done.from_slim + tiers.count(Tier.SLIM),
-            from_full=done.from_full + tiers.count(Tier.FULL),
-            unseen=done.unseen + len(cleared[:length]),
-        )
+        self.counters = after_commit(self.counters, tiers, len(cleared[:length]))
         if stop == length:
             self._end(FinishReason.STOP)
         elif self.remaining == 0:
@@ -391,21 +315,8 @@ class Session:
         else:
             self._go(Event.NEXT_ROUND_DRAFTED)
         told = tuple(logprobs[:length])
-        return Commit(
-            tokens, tiers, self.counters, self.plan, self.finish, told, audited, why=self.why
-        )
-
-    def _count(self, reply: WorkReply) -> None:
-        done = self.counters
-        self.counters = replace(
-            done,
-            draft_tokens=done.draft_tokens + reply.draft_tokens,
-            draft_judged=done.draft_judged + reply.draft_judged,
-            slim_rows=done.slim_rows + reply.slim_rows,
-            slim_passes=done.slim_passes + reply.slim_passes,
-            full_rows=done.full_rows + reply.full_rows,
-            full_passes=done.full_passes + reply.full_passes,
-        )
+        plan, why = self._round
+        return Commit(tokens, tiers, self.counters, plan, self.finish, told, audited, why=why)
 
     def _end(self, reason: FinishReason) -> None:
         self.finish = reason

@@ -206,7 +206,7 @@ class Commit:
     """Tokens handed to the client, never taken back. `tiers` has one entry a token, and so
     has `logprobs` where the session asks for them.
 
-    `finish` is set on the last one; `counters` are cumulative, `plan` is the one in force.
+    `finish` is set on the last one; `counters` are cumulative, `plan` is the round's.
     `audited`: what the full tier said, on its way to this commit, of tokens committed before.
     `why`: the reason of that plan, where the router chose it. `audit`: on the last commit of
     a VIA session, the figures of its audit.

@@ -9,7 +9,8 @@ from actors.messages import StepRequest
 from actors.tiers import TierHost
 from policies.acceptance import accept_cascade
 from policies.gates import Gate, GateKind
-from policies.session import Session, State
+from policies.session import Session
+from policies.transitions import State
 from policies.vocabulary import Plan, PlanKind, Tier
 from policies.work import WorkKind
 from tests.actors.fakes import plain, spec

@@ -30,6 +30,8 @@ async def test_the_controller_plays_what_pays_and_the_tokens_are_plain_decoding(
         assert seen.tokens == plain(auto(f"s{number}", number))
         kinds |= {commit.plan.kind for commit in seen.commits}
         assert all(commit.why for commit in seen.commits)
+        drafted = [commit for commit in seen.commits if Tier.DRAFT in commit.tiers]
+        assert all(commit.plan.kind is not PlanKind.OFF for commit in drafted)
     assert {PlanKind.OFF, PlanKind.TWO_TIER} <= kinds
     rounds = router.status()["auto"]["rounds"]
     assert any("probe" in taken for taken in rounds)

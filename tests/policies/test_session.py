@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from policies import session as session_module
-from policies.session import TRANSITIONS, Event, Session, State
+from policies.session import Session
+from policies.transitions import TRANSITIONS, Event, State
 from policies.vocabulary import (
     FinishReason,
     Plan,

@@ -1,0 +1,65 @@
+"""What a session has cost and lost, reply by reply: pure steps from Counters to Counters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from policies.evidence import Rate, Verdicts
+from policies.vocabulary import Counters, PlanKind, Tier
+from policies.work import WorkItem, WorkReply
+
+
+def after_reply(done: Counters, reply: WorkReply) -> Counters:
+    """With what a worker says that it did."""
+    return replace(
+        done,
+        draft_tokens=done.draft_tokens + reply.draft_tokens,
+        draft_judged=done.draft_judged + reply.draft_judged,
+        slim_rows=done.slim_rows + reply.slim_rows,
+        slim_passes=done.slim_passes + reply.slim_passes,
+        full_rows=done.full_rows + reply.full_rows,
+        full_passes=done.full_passes + reply.full_passes,
+    )
+
+
+def after_verification(
+    done: Counters, item: WorkItem, block: Sequence[int], chosen: Sequence[int], kept: int
+) -> Counters:
+    """With the full tier's verdict on a block, of which `kept` tokens stay. What slim has
+    screened was counted as judged then."""
+    judged = 0 if item.plan.kind is PlanKind.THREE_TIER else min(kept + 1, len(block))
+    lenient = sum(a != b for a, b in zip(block[:kept], chosen, strict=False))
+    return replace(done, draft_judged=done.draft_judged + judged, lenient=done.lenient + lenient)
+
+
+def after_commit(done: Counters, tiers: Sequence[Tier], num_unseen: int) -> Counters:
+    """With the tokens of one commit."""
+    return replace(
+        done,
+        rounds=done.rounds + 1,
+        from_draft=done.from_draft + tiers.count(Tier.DRAFT),
+        from_slim=done.from_slim + tiers.count(Tier.SLIM),
+        from_full=done.from_full + tiers.count(Tier.FULL),
+        unseen=done.unseen + num_unseen,
+    )
+
+
+def verdicts_on_draft(item: WorkItem, reply: WorkReply) -> list[Verdicts]:
+    """What an exact PROPOSE says of the draft."""
+    counts = reply.draft_asked, reply.draft_tokens
+    if item.plan.kind is PlanKind.TWO_TIER:
+        return [Verdicts(Rate.DRAFT_FULL, 0, 0, *counts)]
+    if item.plan.kind is PlanKind.THREE_TIER:
+        kept = reply.tiers.count(Tier.DRAFT)
+        return [Verdicts(Rate.DRAFT_SLIM, reply.draft_judged, kept, *counts)]
+    return []
+
+
+def verdicts_on_block(item: WorkItem, num_block: int, kept: int) -> list[Verdicts]:
+    """What an exact VERIFY says of what was proposed."""
+    if not item.plan.kind.exact:
+        return []
+    screened = item.plan.kind is PlanKind.THREE_TIER
+    rate = Rate.SLIM_FULL if screened else Rate.DRAFT_FULL
+    return [Verdicts(rate, min(kept + 1, num_block), kept, 0, 0)]
