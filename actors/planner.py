@@ -9,10 +9,11 @@ from dataclasses import replace
 from typing import Any
 
 from actors.messages import StepReply
+from policies.catch_up import CatchUp
 from policies.plan import Choice, Controller
 from policies.plan_settings import ControllerSettings
 from policies.session import Session
-from policies.vocabulary import Plan, Tier
+from policies.vocabulary import Plan, PlanKind, Tier
 
 
 class Planner:
@@ -20,6 +21,7 @@ class Planner:
 
     def __init__(self, settings: ControllerSettings, rng: random.Random) -> None:
         self._controller = Controller(settings)
+        self._catch_up = CatchUp(settings.probe_budget)
         self._rng = rng
         self._taken: Counter[str] = Counter()
         self._last: Choice | None = None
@@ -28,6 +30,7 @@ class Planner:
         """What one call computed on each tier."""
         for timing in reply.timings:
             self._controller.saw_step(timing)
+            self._catch_up.saw(timing)
 
     def saw_hop(self, tiers: Iterable[Tier], hop_s: float) -> None:
         """What a call to the worker of these tiers took beyond its computing."""
@@ -39,17 +42,21 @@ class Planner:
         for verdicts in session.take_verdicts():
             self._controller.saw_verdicts(verdicts)
 
-    def plan(self, session: Session, load: int, available: frozenset[Tier]) -> tuple[Plan, str]:
-        """One session's next round and the reason; `load` sessions share the full worker."""
+    def plan(
+        self, session: Session, load: int, available: frozenset[Tier], models: frozenset[Tier]
+    ) -> tuple[Plan, str]:
+        """One session's next round and the reason. `load` sessions share the full worker;
+        `models`: the tiers that compute a prefix before they propose."""
         choice = self._controller.choose(max(load, 1), available, self._rng.random())
         self._last = choice
-        self._taken[f"{choice.plan.kind}: {choice.reason}"] += 1
+        plan, why = choice.plan, str(choice.reason)
+        cold_rows = session.cold_rows(plan.kind.tiers & models)
+        if not self._catch_up.allows(choice, cold_rows, session.remaining):
+            plan, why = Plan(PlanKind.OFF), "catching up would cost more"
+        self._taken[f"{plan.kind}: {why}"] += 1
         most = session.spec.plan
-        shape = {
-            "gamma": min(choice.plan.gamma, most.gamma),
-            "block": min(choice.plan.block, most.block),
-        }
-        return replace(choice.plan, **shape), str(choice.reason)
+        shape = {"gamma": min(plan.gamma, most.gamma), "block": min(plan.block, most.block)}
+        return replace(plan, **shape), why
 
     def describe(self) -> dict[str, Any]:
         """Rounds by plan and reason, and the predicted seconds a token by plan."""

@@ -190,6 +190,12 @@ class Router:
             if waits_here or (was_busy and session.wants is not None):
                 self._place(running)
 
+    @property
+    def _models(self) -> frozenset[Tier]:
+        """The tiers that are models: they compute a prefix, prompt lookup does not."""
+        reports = [lane.report.engines for lane in self._lanes.values()]
+        return frozenset(tier for engines in reports for tier, s in engines.items() if s.slots)
+
     def _kick(self) -> None:
         """Schedule one pass of `_advance`; what happens until then shares its steps."""
         if not self._kicked:
@@ -245,7 +251,8 @@ class Router:
     def _replan(self, session: Session, load: int) -> None:
         """Give the session the plan of its next round."""
         if session.spec.auto:
-            session.plan, session.why = self._planner.plan(session, load, self._available)
+            tiers = self._available
+            session.plan, session.why = self._planner.plan(session, load, tiers, self._models)
         else:
             session.plan = self._auditor.plan(session)
 

@@ -9,7 +9,7 @@ section 2).
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -72,6 +72,8 @@ class Session:
         self._audit: WorkItem | None = None
         self._audited: list[UnseenToken] = []
         self._verdicts: list[Verdicts] = []
+        # Up to where the proposing tiers have computed it, by what they have answered.
+        self._warm: dict[Tier, int] = {}
         self._proposer: str | None = None
         # Per worker: how many of `tokens` it is believed to hold. A belief too high costs a
         # NEED_PREFIX, one too low a few ids on the wire; neither changes a token.
@@ -105,6 +107,10 @@ class Session:
         """Whether the reply that it waits for is to commit: the plan then is the next round's."""
         item = self._in_flight
         return item is not None and item.kind in (WorkKind.DECODE, WorkKind.VERIFY)
+
+    def cold_rows(self, tiers: Iterable[Tier]) -> int:
+        """Rows that these tiers would have to compute before they could propose, in all."""
+        return sum(len(self.tokens) - self._warm.get(tier, 0) for tier in tiers)
 
     def take_verdicts(self) -> list[Verdicts]:
         """What exact rounds have said of the tiers' agreement since the last time."""
@@ -187,6 +193,8 @@ class Session:
     def on_lost(self, worker: str) -> None:
         """The worker is gone, with all it held; work in flight there is wanted again."""
         self._known.pop(worker, None)
+        if worker == self._proposer:
+            self._warm.clear()
         if self._worker == worker:
             self._in_flight = self._worker = None
             self._go(Event.FAILED)
@@ -246,6 +254,7 @@ class Session:
         cleared = len(reply.cleared)
         self._known[worker] = len(self.tokens) + cleared
         self._proposer = worker
+        self._warm |= dict.fromkeys(item.plan.kind.tiers, len(self.tokens))
         self._block, self._block_tiers = reply.tokens[cleared:], reply.tiers[cleared:]
         self._block_plan = item.plan
         self._verdicts += verdicts_on_draft(item, reply)

@@ -1,0 +1,54 @@
+"""Whether a tier's catching up with a session is worth its time.
+
+A model that has not seen a session computes the whole prefix before it can propose: on a long
+prompt that costs more than a short answer can win. The cost model of a round knows nothing of
+it. Pure: timings in, a decision out.
+"""
+
+from __future__ import annotations
+
+from policies.estimates import TierTiming
+from policies.plan import Choice
+from policies.vocabulary import PlanKind, Tier
+
+_PREFILL_ROWS = 32
+"""A forward of at least so many rows is taken for prefill."""
+_SMOOTHING = 0.2
+_MOST_CREDIT_S = 30.0
+
+
+class CatchUp:
+    """`budget`: the share of full's time that probes may cost by catching up."""
+
+    def __init__(self, budget: float) -> None:
+        self._budget = budget
+        self._row_s: float | None = None
+        self._credit_s = 0.0
+
+    def saw(self, timing: TierTiming) -> None:
+        """What one call computed on one tier."""
+        if timing.tier is Tier.FULL:
+            credit_s = self._credit_s + self._budget * timing.seconds
+            self._credit_s = min(credit_s, _MOST_CREDIT_S)
+        if timing.forwards and timing.rows >= _PREFILL_ROWS * timing.forwards:
+            row_s = timing.seconds / timing.rows
+            known = row_s if self._row_s is None else self._row_s
+            self._row_s = known + _SMOOTHING * (row_s - known)
+
+    def allows(self, choice: Choice, cold_rows: int, remaining: int) -> bool:
+        """`cold_rows`: rows to compute before the round; `remaining`: tokens still to come at
+        the most. A probe is paid out of the credit, a plan must win its time back over half of
+        what may remain (answers end early)."""
+        if not cold_rows:
+            return True
+        if self._row_s is None:
+            return cold_rows <= _PREFILL_ROWS
+        stall_s = cold_rows * self._row_s
+        if choice.probe:
+            if stall_s > self._credit_s:
+                return False
+            self._credit_s -= stall_s
+            return True
+        costs = choice.costs
+        gain_s = costs.get(PlanKind.OFF, 0.0) - costs.get(choice.plan.kind, 0.0)
+        return gain_s * remaining / 2 >= stall_s

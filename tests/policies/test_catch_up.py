@@ -1,0 +1,50 @@
+"""Laws of catching up: what cannot win its time back is left out, probes live on a credit."""
+
+from __future__ import annotations
+
+from policies.catch_up import CatchUp
+from policies.estimates import TierTiming
+from policies.plan import Choice, Reason
+from policies.vocabulary import Plan, PlanKind, Tier
+
+COSTS = {PlanKind.OFF: 0.10, PlanKind.THREE_TIER: 0.06}
+
+
+def choice(*, probe: bool) -> Choice:
+    reason = Reason.PROBE if probe else Reason.CHEAPEST
+    return Choice(Plan(PlanKind.THREE_TIER), reason, probe, COSTS)
+
+
+def seen(budget: float = 0.02, full_s: float = 0.0) -> CatchUp:
+    """A row of prefill takes 10 ms."""
+    catch_up = CatchUp(budget)
+    catch_up.saw(TierTiming(Tier.SLIM, 1.0, 1, 100))
+    catch_up.saw(TierTiming(Tier.FULL, full_s, 1, 1))
+    return catch_up
+
+
+def test_a_warm_session_is_always_allowed():
+    assert CatchUp(0.02).allows(choice(probe=True), 0, 1)
+
+
+def test_a_plan_must_win_its_stall_back_over_half_of_what_remains():
+    catch_up = seen()
+    # 100 rows stall for 1 s; a token gains 0.04 s.
+    assert catch_up.allows(choice(probe=False), 100, 50)
+    assert not catch_up.allows(choice(probe=False), 100, 49)
+
+
+def test_probes_are_paid_out_of_a_share_of_fulls_time():
+    catch_up = seen(budget=0.02, full_s=100.0)
+    assert catch_up.allows(choice(probe=True), 150, 10)
+    assert not catch_up.allows(choice(probe=True), 150, 10), "the credit is spent"
+    assert catch_up.allows(choice(probe=True), 50, 10)
+    catch_up.saw(TierTiming(Tier.FULL, 75.0, 9, 9))
+    assert catch_up.allows(choice(probe=True), 150, 10)
+
+
+def test_before_prefill_has_been_timed_only_short_prefixes_are_tried():
+    catch_up = CatchUp(0.02)
+    catch_up.saw(TierTiming(Tier.FULL, 1.0, 10, 100))
+    assert catch_up.allows(choice(probe=True), 32, 10)
+    assert not catch_up.allows(choice(probe=True), 33, 10)
