@@ -10,6 +10,7 @@ from typing import Any
 
 from actors.messages import StepReply
 from policies.catch_up import CatchUp
+from policies.estimates import TierTiming
 from policies.plan import Choice, Controller
 from policies.plan_settings import ControllerSettings
 from policies.session import Session
@@ -31,6 +32,10 @@ class Planner:
         for timing in reply.timings:
             self._controller.saw_step(timing)
             self._catch_up.saw(timing)
+
+    def saw_draft(self, timing: TierTiming) -> None:
+        """A draft that was made here, without a call."""
+        self._controller.saw_step(timing)
 
     def saw_hop(self, tiers: Iterable[Tier], hop_s: float) -> None:
         """What a call to the worker of these tiers took beyond its computing."""

@@ -18,6 +18,7 @@ from typing import Any
 
 from actors.auditor import Auditor
 from actors.lanes import Lane, Waiter, least_loaded
+from actors.lookup import Lookup
 from actors.messages import GenerateRequest, Membership, Refusal, StepReply, StepRequest
 from actors.planner import Planner
 from actors.pool import WorkerGone
@@ -39,7 +40,8 @@ class RouterSettings:
     """Bounds of one router. `max_running` sessions are served at once, `max_queued` more wait.
 
     A session without a full worker waits `worker_wait_s`; a step is given up after
-    `step_timeout_s`; `decode_tokens`: tokens that plain decoding asks for in one call.
+    `step_timeout_s`; `decode_tokens`: tokens that plain decoding asks for in one call;
+    `lookup`: drafting without a worker.
     """
 
     max_running: int = 16
@@ -49,6 +51,7 @@ class RouterSettings:
     worker_wait_s: float = 60.0
     step_timeout_s: float = 300.0
     max_failures: int = 3
+    lookup: Lookup | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -260,6 +263,7 @@ class Router:
     def _available(self) -> frozenset[Tier]:
         """The tiers of the workers there are; slim counts where a draft is beside it."""
         here = {tier for lane in self._lanes.values() for tier in lane.tiers}
+        here |= {Tier.DRAFT} if self._settings.lookup else set()
         screens = any({Tier.DRAFT, Tier.SLIM} <= set(lane.tiers) for lane in self._lanes.values())
         return frozenset(here if screens else here - {Tier.SLIM})
 
@@ -268,7 +272,10 @@ class Router:
 
         Without one it is homeless, for at most `worker_wait_s` since it became so.
         """
-        session = running.session
+        session, here = running.session, self._settings.lookup
+        if here is not None and here.serves(session):
+            self._planner.saw_draft(here.propose(session))
+            self._planner.heard(session)
         if session.wants is WorkKind.PROPOSE and self._home(running) is None:
             session.skip_proposing()
         if (lane := self._home(running)) is not None:
@@ -319,7 +326,9 @@ class Router:
             lane.measured(wall_s, reply.busy_s, len(request.items))
             self._planner.saw_step(reply)
             if request.items and not lane.in_flight:
-                self._planner.saw_hop(lane.tiers, max(wall_s - reply.busy_s, 0.0))
+                hop_s = max(wall_s - reply.busy_s, 0.0)
+                hopped = set(lane.tiers) - ({Tier.DRAFT} if self._settings.lookup else set())
+                self._planner.saw_hop(hopped, hop_s)
             try:
                 self._take_in(lane, reply, sessions)
             except Exception:  # ours or the worker's fault: nobody may wait for ever

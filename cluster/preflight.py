@@ -18,6 +18,7 @@ from actors.engine.build import EngineSpec, TierSource, check_same_tokenizer, ch
 from actors.engine.loader import load_config
 from actors.engine.route import ModelError, fingerprint
 from actors.ingress.settings import IngressSettings
+from actors.lookup import Lookup
 from actors.router import RouterSettings
 from cluster.config import ROOT, Config, ConfigError, PoolConfig
 from cluster.fetch import fetch_default, fetch_gguf
@@ -88,6 +89,12 @@ class Facts:
             decode_tokens=self.config.router.decode_tokens,
         )
 
+    def _lookup(self) -> Lookup | None:
+        draft = self.sources.get(Tier.DRAFT)
+        if draft is None or draft.model_dir is not None or not self.config.hosts(Tier.DRAFT):
+            return None
+        return Lookup(draft.ngram_longest, draft.ngram_shortest)
+
     def router(self) -> RouterSettings:
         """What a router is told."""
         router = self.config.router
@@ -98,6 +105,7 @@ class Facts:
             decode_tokens=router.decode_tokens,
             worker_wait_s=router.worker_wait_s,
             step_timeout_s=router.step_timeout_s,
+            lookup=self._lookup(),
         )
 
 

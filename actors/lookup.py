@@ -1,0 +1,48 @@
+"""Prompt lookup in the router itself: a draft without a model is not worth a call to a worker."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from actors.engine.ngram import lookup
+from policies.estimates import TierTiming
+from policies.session import Session
+from policies.vocabulary import PlanKind, Tier
+from policies.work import ReplyStatus, WorkKind, WorkReply
+
+HERE = "router"
+"""Under this name a session knows it, as it knows workers."""
+_NO_LIMIT = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """Lengths in tokens of the suffix that is looked up."""
+
+    longest: int
+    shortest: int
+
+    def serves(self, session: Session) -> bool:
+        """Whether the session waits for a draft that nobody screens."""
+        kinds = (PlanKind.TWO_TIER, PlanKind.CASCADE)
+        return session.wants is WorkKind.PROPOSE and session.plan.kind in kinds
+
+    def propose(self, session: Session) -> TierTiming:
+        """Give the session its draft, or the news that there is none; what that took."""
+        begin = time.perf_counter()
+        item = session.dispatch(HERE, _NO_LIMIT)
+        found = lookup(session.tokens, item.num_tokens, self.longest, self.shortest)
+        ends = [i + 1 for i, token in enumerate(found) if token in session.spec.stop_ids]
+        tokens = tuple(found[: ends[0]] if ends else found)
+        reply = WorkReply(
+            session.session_id,
+            item.ticket,
+            ReplyStatus.OK,
+            tokens=tokens,
+            tiers=(Tier.DRAFT,) * len(tokens),
+            draft_asked=item.num_tokens,
+            draft_tokens=len(tokens),
+        )
+        session.on_reply(HERE, reply)
+        return TierTiming(Tier.DRAFT, time.perf_counter() - begin, 0, len(tokens))
