@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections import Counter
 from collections.abc import Iterable
@@ -15,6 +16,8 @@ from policies.plan import Choice, Controller
 from policies.plan_settings import ControllerSettings
 from policies.session import Session
 from policies.vocabulary import Plan, PlanKind, Tier
+
+logger = logging.getLogger("ray.serve")
 
 
 class Planner:
@@ -52,7 +55,11 @@ class Planner:
     ) -> tuple[Plan, str]:
         """One session's next round and the reason. `load` sessions share the full worker;
         `models`: the tiers that compute a prefix before they propose."""
-        choice = self._controller.choose(max(load, 1), available, self._rng.random())
+        try:
+            choice = self._controller.choose(max(load, 1), available, self._rng.random())
+        except Exception:  # a fault of the controller may cost speed, never an answer
+            logger.exception("the controller failed; this round decodes plainly")
+            return Plan(PlanKind.OFF), "the controller failed"
         self._last = choice
         plan, why = choice.plan, str(choice.reason)
         cold_rows = session.cold_rows(plan.kind.tiers & models)

@@ -63,6 +63,10 @@ class CostModel:
     decode_tokens: int = 1
     whole_passes: bool = True
 
+    def knows(self, kind: PlanKind) -> bool:
+        """Whether there are times for all tiers of `kind`, full's among them."""
+        return self.times.keys() >= {Tier.FULL, *kind.tiers}
+
     def cost(self, plan: Plan, load: int) -> float:
         """Expected seconds per committed token where `load` sessions play `plan` together."""
         return (self.propose_s(plan, load) + self._full_s(plan, load)) / self.tokens(plan, load)

@@ -120,13 +120,6 @@ class Evidence:
         self._hit.age(factor)
         self._length.age(factor)
 
-    def timed(self, kind: PlanKind) -> bool:
-        """Whether the times of all tiers of `kind` are known, full's among them."""
-        return all(
-            self._forwards[tier].calls > 0 or self._calls[tier].weight > 0
-            for tier in (Tier.FULL, *kind.tiers)
-        )
-
     def tokens(self, kind: PlanKind) -> float:
         """Judged tokens that the least known of its rates rests on; a draft that proposed
         nothing tells as much as one token."""

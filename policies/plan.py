@@ -140,12 +140,12 @@ class Controller:
         return True
 
     def _decide(self, load: int, available: frozenset[Tier]) -> None:
-        settings, evidence = self._settings, self._evidence
+        settings = self._settings
         if load not in self._best:
             self._best[load] = {
                 kind: cheapest(self._model, kind, load, settings.max_gamma, settings.max_block)
                 for kind in RATES_OF
-                if evidence.timed(kind)
+                if self._model.knows(kind)
             }
         best = {k: v for k, v in self._best[load].items() if k.tiers <= available}
         self._costs = {kind: cost for kind, (_, cost) in best.items()}

@@ -203,6 +203,22 @@ def test_the_start_is_in_force_until_there_is_evidence():
     assert choice.costs == {}
 
 
+def test_times_that_came_after_the_last_search_wait_for_the_next_one():
+    controller = Controller()
+    controller.saw_step(TierTiming(Tier.FULL, 0.5, 1, 1))
+    assert controller.choose(1, ALL, 0.999).costs.keys() == {PlanKind.OFF}
+    for tier in (Tier.DRAFT, Tier.SLIM):
+        controller.saw_step(TierTiming(tier, 0.1, 1, 1))
+    assert controller.choose(4, ALL, 0.999).costs.keys() == {PlanKind.OFF}
+    for _ in range(20):
+        controller.saw_step(TierTiming(Tier.FULL, 0.5, 1, 1))
+    assert controller.choose(4, ALL, 0.999).costs.keys() == {
+        PlanKind.OFF,
+        PlanKind.TWO_TIER,
+        PlanKind.THREE_TIER,
+    }
+
+
 def test_prefill_says_nothing_of_a_decoding_step():
     controller = Controller()
     controller.saw_step(TierTiming(Tier.FULL, 50.0, 1, 2_000))
