@@ -40,6 +40,7 @@ class Admitted:
     stream: bool
     include_usage: bool
     provenance: bool
+    token_ids: bool
     logprobs: bool
 
 
@@ -123,6 +124,7 @@ def _admit(
         stream=bool(body.stream),
         include_usage=bool(body.stream_options and body.stream_options.include_usage),
         provenance=extension.provenance,
+        token_ids=extension.token_ids,
         logprobs=body.num_logprobs is not None,
     )
 

@@ -120,6 +120,7 @@ class Ingress:
             self._codec,
             include_usage=admitted.include_usage,
             provenance=admitted.provenance,
+            token_ids=admitted.token_ids,
             logprobs=admitted.logprobs,
         )
         choices = open_choices(admitted, self._codec)

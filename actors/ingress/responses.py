@@ -5,7 +5,7 @@ Layout of the extension. A whole answer has `viaserve` at the top, summed over t
 choice, with `provenance` as [tier, number of tokens] runs if asked for. In a stream it
 stands at the top of the chunk that finishes a choice and speaks of that choice; with
 provenance every chunk of text has `tiers`, one entry a token, and those of a choice add up to its
-completion_tokens. `plan` is the last round's, and why. `exact` is the answer's, not the mode's:
+completion_tokens; so has `token_ids`, if asked for, here and in each choice of a whole answer. `plan` is the last round's, and why. `exact` is the answer's, not the mode's:
 whether each of its tokens is the full model's own choice. A lossy mode adds `unseen`, the tokens
 that the full model never looked at, `lenient`, those that it would have chosen otherwise and let
 pass, and `audit`.
@@ -110,6 +110,7 @@ class Wire:
         *,
         include_usage: bool = False,
         provenance: bool = False,
+        token_ids: bool = False,
         logprobs: bool = False,
     ) -> None:
         self._head = {
@@ -121,6 +122,7 @@ class Wire:
         }
         self._tail = {"usage": None} if include_usage else {}
         self._provenance = provenance
+        self._token_ids = token_ids
         self._logprobs = logprobs
         self._codec = codec
 
@@ -133,6 +135,8 @@ class Wire:
         extension: dict[str, Any] = {}
         if self._provenance:
             extension["tiers"] = [tier.value for tier in delta.tiers]
+        if self._token_ids:
+            extension["token_ids"] = delta.tokens
         if choice.finish is not None:
             extension |= summary([choice])
         tail = {"viaserve": extension, **self._tail} if extension else self._tail
@@ -171,6 +175,8 @@ class Wire:
         if self._provenance:
             runs = itertools.groupby(choice.tiers)
             own["provenance"] = [[tier.value, len(list(run))] for tier, run in runs]
+        if self._token_ids:
+            own["token_ids"] = choice.tokens
         return own
 
     def _part(self, choice: Choice, text: str) -> dict[str, Any]:

@@ -104,6 +104,7 @@ class Extension(_Strict):
     theta_escalate: float | None = None
     margin: float | None = None
     provenance: bool = False
+    token_ids: bool = False
 
 
 class JsonSchema(_Strict):

@@ -46,10 +46,11 @@ class Backend(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """What one commit adds to a choice. `tiers` has one entry for each token counted,
-    `scored` one for each token shown, if the request asks for logarithms."""
+    """What one commit adds to a choice. `tokens` and `tiers` have one entry for each token
+    counted, `scored` one for each token shown, if the request asks for logarithms."""
 
     text: str
+    tokens: tuple[int, ...]
     tiers: tuple[Tier, ...]
     scored: tuple[ScoredToken, ...]
     finish: str | None
@@ -60,6 +61,7 @@ class Delta:
             return self
         return Delta(
             earlier.text + self.text,
+            earlier.tokens + self.tokens,
             earlier.tiers + self.tiers,
             earlier.scored + self.scored,
             self.finish,
@@ -78,6 +80,7 @@ class Choice:
         self.counters = Counters()
         self.audit: AuditFigures | None = None
         self.why = ""
+        self.tokens: list[int] = []
         self.tiers: list[Tier] = []
         self.scored: list[ScoredToken] = []
         self.finish: str | None = None
@@ -111,6 +114,7 @@ class Choice:
         num_before, num_scored, pieces = self.num_tokens, len(self.scored), []
         hidden = self._hidden_token(commit)
         for i, (token, tier) in enumerate(zip(commit.tokens, commit.tiers, strict=True)):
+            self.tokens.append(token)
             self.tiers.append(tier)
             if token != hidden:
                 if commit.logprobs:
@@ -130,8 +134,13 @@ class Choice:
             self.finish = commit.finish.value
         text = "".join(pieces)
         self._pieces.append(text)
-        tiers, scored = tuple(self.tiers[num_before:]), tuple(self.scored[num_scored:])
-        return Delta(text, tiers, scored, self.finish)
+        return Delta(
+            text,
+            tuple(self.tokens[num_before:]),
+            tuple(self.tiers[num_before:]),
+            tuple(self.scored[num_scored:]),
+            self.finish,
+        )
 
     def _hidden_token(self, commit: Commit) -> int | None:
         """The stop token that ends the session with this commit; it is never shown."""

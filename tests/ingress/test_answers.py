@@ -217,6 +217,33 @@ async def test_provenance_names_the_tier_of_every_token_counted(client, fields):
     assert streamed == tiers
 
 
+@pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
+@pytest.mark.parametrize("fields", [{}, {"stop": "wor"}, {"max_tokens": 5}, {"n": 2}])
+async def test_token_ids_name_every_token_counted(client, path, fields):
+    asks = {"seed": 1, "viaserve": {"token_ids": True, "mode": "off"}, **fields}
+    answer = (await ask(client, path, **asks)).json()
+    events = events_of((await ask(client, path, stream=True, **asks)).text)[:-1]
+    expected = [*CODEC.encode(TEXT), EOS]
+    for choice in answer["choices"]:
+        ids = choice["viaserve"]["token_ids"]
+        assert ids == expected[: len(ids)]
+        streamed = [
+            token
+            for event in events
+            if event["choices"][0]["index"] == choice["index"]
+            for token in event.get("viaserve", {}).get("token_ids", [])
+        ]
+        assert streamed == ids
+    counted = [len(choice["viaserve"]["token_ids"]) for choice in answer["choices"]]
+    assert sum(counted) == answer["usage"]["completion_tokens"]
+
+
+async def test_no_token_ids_unless_asked_for(client):
+    answer = (await ask(client, CHAT)).json()
+    assert "token_ids" not in answer["choices"][0]["viaserve"]
+    assert "token_ids" not in (await ask(client, CHAT, stream=True)).text
+
+
 async def test_held_back_text_is_shown_when_no_stop_string_follows(client, backend, codec, eos):
     backend.answer = lambda spec: [*codec.encode("say sto"), eos]
     answer = (await ask(client, COMPLETIONS, stop="stop")).json()
