@@ -71,6 +71,7 @@ class Endpoint:
     async def _stream(self, question: Question, start: float) -> Sample:
         texts, times, tokens = [], [], 0
         server: dict[str, Any] = {}
+        token_ids: list[int] = []
         async with aclosing(self._events(self.body(question))) as events:
             async for event in events:
                 for choice in event.get("choices", ()):
@@ -79,10 +80,19 @@ class Endpoint:
                         times.append(time.perf_counter() - start)
                 tokens = (event.get("usage") or {}).get("completion_tokens", tokens)
                 server = event.get(EXTENSION) or server
+                token_ids += (event.get(EXTENSION) or {}).get("token_ids", ())
         if not tokens:
             raise BenchError("the answer has no tokens, or no usage to count them by")
         e2e_s = time.perf_counter() - start
-        return Sample(question, "".join(texts), tokens, e2e_s, tuple(times), server)
+        return Sample(
+            question,
+            "".join(texts),
+            tokens,
+            e2e_s,
+            tuple(times),
+            server,
+            token_ids=tuple(token_ids),
+        )
 
     async def _events(self, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
         """The server-sent events up to the end mark. Raises BenchError where it is missing.
@@ -120,7 +130,8 @@ class Endpoint:
             body["ignore_eos"] = True
         if question.mode != DEFAULT:
             plan = {"mode": question.mode, "gamma": question.gamma, "block": question.block}
-            body[EXTENSION] = {name: value for name, value in plan.items() if value is not None}
+            given = {name: value for name, value in plan.items() if value is not None}
+            body[EXTENSION] = given | dict(self.options.extensions.get(question.mode, {}))
         return body
 
 

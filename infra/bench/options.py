@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 GENERATE = "generate"  # the mode name of the in-process baseline
 DEFAULT = "default"  # the mode name that sends no extension: for any OpenAI-compatible server
@@ -24,7 +26,8 @@ class BenchOptions:
     many times the concurrency a chunk of prompts holds: more waves, less time lost to the
     slowest of a chunk, coarser interleaving. `model` empty takes the server's first.
     `baseline_generate` is a model directory for `transformers.generate` in a child process,
-    with `threads` threads (none: torch's own choice).
+    with `threads` threads (none: torch's own choice). `extensions`: what the requests of a mode
+    carry in the server's extension where that is more than, or other than, the mode's name.
     """
 
     prompts: Path
@@ -49,6 +52,7 @@ class BenchOptions:
     baseline_generate: Path | None = None
     baseline_dtype: str = "bfloat16"
     threads: int | None = None
+    extensions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Raises BenchError for values that no run can have."""

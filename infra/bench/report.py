@@ -6,18 +6,17 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import StringIO
 from typing import Any
-
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from infra.bench.options import GENERATE, BenchOptions
 from infra.bench.sample import TurnResult
 from infra.bench.stats import Comparison, ModeStats, Spread, compare, mode_stats
+from infra.bench.table import number, plain_table
 
-TABLE_WIDTH = 160
+HEADERS = (
+    *("mode", "streams", "tokens", "tokens/s", "per stream", "TTFT ms", "gap ms", "ms/token"),
+    *("end to end s", "time ratio", "passes/token", "rows/token", "kept"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +42,16 @@ class BenchReport:
         return json.dumps(dataclasses.asdict(self) | {"failed": self.failed}, ensure_ascii=False)
 
 
+def told_options(options: BenchOptions, model: str) -> dict[str, Any]:
+    """What a report repeats of the options: not the API key."""
+    told = {**dataclasses.asdict(options), "model": model, "prompts": str(options.prompts)}
+    told["baseline_generate"] = str(options.baseline_generate or "")
+    del told["api_key"]
+    return told
+
+
 def build(options: BenchOptions, model: str, results: Sequence[TurnResult]) -> BenchReport:
-    """The report; the API key stays out of it."""
+    """The report."""
     groups: dict[tuple[int, str], list[TurnResult]] = {}
     for result in results:
         groups.setdefault((result.turn.concurrency, result.turn.mode), []).append(result)
@@ -55,12 +62,9 @@ def build(options: BenchOptions, model: str, results: Sequence[TurnResult]) -> B
     first = [s for s in samples if s.question.mode == options.modes[0] and s.question.round == 0]
     generated = [s for s in samples if s.question.mode == GENERATE]
     comparable = bool(generated) and options.temperature == 0
-    told = {**dataclasses.asdict(options), "model": model, "prompts": str(options.prompts)}
-    told["baseline_generate"] = str(options.baseline_generate or "")
-    del told["api_key"]
     failures = [s for s in samples if s.error]
     return BenchReport(
-        options=told,
+        options=told_options(options, model),
         modes=tuple(mode_stats(groups[c, m], groups[c, options.modes[0]]) for c, m in rows),
         identity=compare(s for s in samples if s.question.mode != GENERATE),
         generate=compare([*first, *generated]) if comparable else None,
@@ -71,17 +75,8 @@ def build(options: BenchOptions, model: str, results: Sequence[TurnResult]) -> B
 
 def render(report: BenchReport) -> str:
     """The table, then what was found of equality and errors, in words."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption_justify="left")
-    for header in ("mode", "streams", "tokens", "tokens/s", "per stream", "TTFT ms", "gap ms"):
-        table.add_column(header, justify="left" if header == "mode" else "right", no_wrap=True)
-    for header in ("ms/token", "end to end s", "time ratio", "passes/token", "rows/token", "kept"):
-        table.add_column(header, justify="right", no_wrap=True)
-    for stats in report.modes:
-        table.add_row(*_row(stats))
-    out = StringIO()
-    console = Console(file=out, width=TABLE_WIDTH, no_color=True, highlight=False)
-    console.print(table)
-    return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + _remarks(report)
+    rows = (_row(stats) for stats in report.modes)
+    return plain_table(HEADERS, rows) + _remarks(report)
 
 
 def _row(stats: ModeStats) -> tuple[str, ...]:
@@ -96,9 +91,9 @@ def _row(stats: ModeStats) -> tuple[str, ...]:
         _pair(stats.token_s, 1000, 1),
         _pair(stats.e2e_s, 1, 2),
         f"{stats.ratio.p50:.2f}" if stats.ratio else "-",
-        _number(stats.full_passes_per_token),
-        _number(stats.full_rows_per_token),
-        _number(stats.draft_acceptance),
+        number(stats.full_passes_per_token),
+        number(stats.full_rows_per_token),
+        number(stats.draft_acceptance),
     )
 
 
@@ -132,7 +127,3 @@ def _pair(found: Spread | None, scale: float, digits: int) -> str:
     if found is None:
         return "-"
     return f"{found.p50 * scale:.{digits}f} / {found.p90 * scale:.{digits}f}"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"

@@ -20,7 +20,16 @@ from infra.bench.schedule import Question, Turn, question, turns
 async def run_bench(
     options: BenchOptions, transport: httpx.AsyncBaseTransport | None = None
 ) -> BenchReport:
-    """Measure. Raises BenchError where it cannot start; failed requests are in the report."""
+    """Measure and report. Raises BenchError where it cannot start; failed requests are in the
+    report."""
+    model, results = await measure(options, transport)
+    return build(options, model, results)
+
+
+async def measure(
+    options: BenchOptions, transport: httpx.AsyncBaseTransport | None = None
+) -> tuple[str, list[TurnResult]]:
+    """The model's name and every turn's answers. Raises BenchError where it cannot start."""
     prompts = load_prompts(options.prompts, options.limit)
     async with _targets(options, transport) as (targets, model):
         await _warm_up(options, prompts, targets)
@@ -28,7 +37,7 @@ async def run_bench(
         for level in options.concurrency:
             for turn in turns(options, prompts, _modes_at(options, level), level):
                 results.append(await take(turn, targets[turn.mode]))
-    return build(options, model, results)
+    return model, results
 
 
 async def take(turn: Turn, target: Target) -> TurnResult:

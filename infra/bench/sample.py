@@ -13,7 +13,8 @@ class Sample:
     """An answer, or the `error` in its place.
 
     `chunk_s` are the arrival times of the pieces of text, from the moment of asking; a piece
-    may hold several tokens. `server` holds the server's own counts, by name.
+    may hold several tokens. `server` holds the server's own counts, by name; `token_ids` are
+    there only where the request asked for them.
     """
 
     question: Question
@@ -23,6 +24,7 @@ class Sample:
     chunk_s: tuple[float, ...] = ()
     server: dict[str, Any] = field(default_factory=dict)
     error: str = ""
+    token_ids: tuple[int, ...] = ()
 
     @property
     def ok(self) -> bool:

@@ -96,9 +96,9 @@ def mode_stats(results: Sequence[TurnResult], baseline: Sequence[TurnResult]) ->
         token_s=spread((s.e2e_s - s.chunk_s[0]) / (s.tokens - 1) for s in good if _decoded(s)),
         e2e_s=spread(s.e2e_s for s in good),
         ratio=spread(paired_ratios(results, baseline)),
-        full_passes_per_token=_per(good, "full_passes", "tokens"),
-        full_rows_per_token=_per(good, "full_rows", "tokens"),
-        draft_acceptance=_per(good, "draft", "draft_tokens"),
+        full_passes_per_token=per(good, "full_passes", "tokens"),
+        full_rows_per_token=per(good, "full_rows", "tokens"),
+        draft_acceptance=per(good, "draft", "draft_tokens"),
     )
 
 
@@ -132,7 +132,7 @@ def _seconds_per_token(results: Iterable[TurnResult]) -> dict[str, list[float]]:
     return found
 
 
-def _per(samples: Iterable[Sample], numerator: str, denominator: str) -> float | None:
+def per(samples: Iterable[Sample], numerator: str, denominator: str) -> float | None:
     """Sum over sum, of the server's counts; None where no sample carries both."""
     counts = [
         {**sample.server, **(sample.server.get("tokens_by_tier") or {}), "tokens": sample.tokens}
