@@ -10,8 +10,10 @@ import typer
 
 from cluster import __version__
 from cluster.config import DEFAULT_CONFIG, ConfigError, load
+from cluster.quality.command import quality
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+cli.command()(quality)
 
 
 @cli.command()

@@ -1,14 +1,14 @@
 """OpenAI's response objects as plain dicts, and the `viaserve` object in them.
 
-Layout of the extension. A whole answer has `viaserve` at the top, summed over the choices
-(`mode` and `seed` are null where the choices differ), and one of the same shape in each
-choice, with `provenance` as [tier, number of tokens] runs if asked for. In a stream it
-stands at the top of the chunk that finishes a choice and speaks of that choice; with
-provenance every chunk of text has `tiers`, one entry a token, and those of a choice add up to its
-completion_tokens; so has `token_ids`, if asked for, here and in each choice of a whole answer. `plan` is the last round's, and why. `exact` is the answer's, not the mode's:
-whether each of its tokens is the full model's own choice. A lossy mode adds `unseen`, the tokens
-that the full model never looked at, `lenient`, those that it would have chosen otherwise and let
-pass, and `audit`.
+Layout of the extension. A whole answer has `viaserve` at the top, summed over the choices (`mode`
+and `seed` are null where the choices differ), and one of the same shape in each choice, with
+`provenance` as [tier, number of tokens] runs if asked for. In a stream it stands at the top of the
+chunk that finishes a choice and speaks of that choice; with provenance every chunk of text has
+`tiers`, one entry a token, and those of a choice add up to its completion_tokens; so has
+`token_ids`, if asked for, here and in each choice of a whole answer. `plan` is the last round's,
+and why. `exact` is the answer's, not the mode's: whether each of its tokens is the full model's own
+choice. A lossy mode adds `unseen`, the tokens that the full model never looked at, `lenient`, those
+that it would have chosen otherwise and let pass, and `audit`.
 """
 
 from __future__ import annotations
