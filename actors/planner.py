@@ -25,7 +25,7 @@ class Planner:
 
     def __init__(self, settings: ControllerSettings, rng: random.Random) -> None:
         self._controller = Controller(settings)
-        self._catch_up = CatchUp(settings.probe_budget)
+        self._catch_up = CatchUp(settings.probe_budget / 2)
         self._rng = rng
         self._taken: Counter[str] = Counter()
         self._last: Choice | None = None

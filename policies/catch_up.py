@@ -14,7 +14,8 @@ from policies.vocabulary import PlanKind, Tier
 _PREFILL_ROWS = 32
 """A forward of at least so many rows is taken for prefill."""
 _SMOOTHING = 0.2
-_MOST_CREDIT_S = 30.0
+_MOST_CREDIT_S = 2.0
+"""No quiet hour may be spent at once: a probe is felt by the request that it falls on."""
 
 
 class CatchUp:
