@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -149,3 +149,16 @@ def least_loaded(lanes: list[Lane], hosts: Callable[[Lane], bool]) -> Lane | Non
     """The lane with the fewest sessions at home among those that host what is asked."""
     fit = [lane for lane in lanes if hosts(lane)]
     return min(fit, key=lambda lane: (len(lane.homes), lane.worker_id), default=None)
+
+
+def available_tiers(lanes: Collection[Lane]) -> frozenset[Tier]:
+    """The tiers of the workers there are; slim counts where a draft is beside it."""
+    here = {tier for lane in lanes for tier in lane.tiers}
+    screens = any({Tier.DRAFT, Tier.SLIM} <= set(lane.tiers) for lane in lanes)
+    return frozenset(here if screens else here - {Tier.SLIM})
+
+
+def models_of(lanes: Collection[Lane]) -> frozenset[Tier]:
+    """The tiers that are models: they compute a prefix, prompt lookup does not."""
+    engines = [stats for lane in lanes for stats in lane.report.engines.items()]
+    return frozenset(tier for tier, stats in engines if stats.slots)

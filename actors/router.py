@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from actors.auditor import Auditor
-from actors.lanes import Lane, Waiter, least_loaded
+from actors.lanes import Lane, Waiter, available_tiers, least_loaded, models_of
 from actors.lookup import Lookup
 from actors.messages import GenerateRequest, Membership, Refusal, StepReply, StepRequest
 from actors.planner import Planner
@@ -193,12 +193,6 @@ class Router:
             if waits_here or (was_busy and session.wants is not None):
                 self._place(running)
 
-    @property
-    def _models(self) -> frozenset[Tier]:
-        """The tiers that are models: they compute a prefix, prompt lookup does not."""
-        reports = [lane.report.engines for lane in self._lanes.values()]
-        return frozenset(tier for engines in reports for tier, s in engines.items() if s.slots)
-
     def _kick(self) -> None:
         """Schedule one pass of `_advance`; what happens until then shares its steps."""
         if not self._kicked:
@@ -254,18 +248,11 @@ class Router:
     def _replan(self, session: Session, load: int) -> None:
         """Give the session the plan of its next round."""
         if session.spec.auto:
-            tiers = self._available
-            session.plan, session.why = self._planner.plan(session, load, tiers, self._models)
+            lanes = list(self._lanes.values())
+            tiers = available_tiers(lanes) | ({Tier.DRAFT} if self._settings.lookup else set())
+            session.plan, session.why = self._planner.plan(session, load, tiers, models_of(lanes))
         else:
             session.plan = self._auditor.plan(session)
-
-    @property
-    def _available(self) -> frozenset[Tier]:
-        """The tiers of the workers there are; slim counts where a draft is beside it."""
-        here = {tier for lane in self._lanes.values() for tier in lane.tiers}
-        here |= {Tier.DRAFT} if self._settings.lookup else set()
-        screens = any({Tier.DRAFT, Tier.SLIM} <= set(lane.tiers) for lane in self._lanes.values())
-        return frozenset(here if screens else here - {Tier.SLIM})
 
     def _place(self, running: _Running) -> None:
         """Put the session into the lane of a worker that does what it wants next.
