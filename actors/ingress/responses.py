@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -96,7 +97,7 @@ class Identity:
     system_fingerprint: str | None
 
 
-class Wire:
+class Wire(ABC):
     """The parts that chat and text completions spell alike."""
 
     id_prefix: str
@@ -126,9 +127,10 @@ class Wire:
         self._logprobs = logprobs
         self._codec = codec
 
+    @abstractmethod
     def opening(self, choice: Choice) -> bytes:
         """What is sent when a choice begins."""
-        raise NotImplementedError
+        ...
 
     def chunk(self, choice: Choice, delta: Delta) -> bytes:
         """One event of a stream; finishes the choice if it has finished."""
@@ -167,8 +169,8 @@ class Wire:
         """The choice's `logprobs`, null unless asked for."""
         return {"logprobs": self._spell(tokens) if self._logprobs else None}
 
-    def _spell(self, tokens: Sequence[ScoredToken]) -> dict[str, Any]:
-        raise NotImplementedError
+    @abstractmethod
+    def _spell(self, tokens: Sequence[ScoredToken]) -> dict[str, Any]: ...
 
     def _of_choice(self, choice: Choice) -> dict[str, Any]:
         own = summary([choice])
@@ -179,11 +181,11 @@ class Wire:
             own["token_ids"] = choice.tokens
         return own
 
-    def _part(self, choice: Choice, text: str) -> dict[str, Any]:
-        raise NotImplementedError
+    @abstractmethod
+    def _part(self, choice: Choice, text: str) -> dict[str, Any]: ...
 
-    def _answer(self, choice: Choice) -> dict[str, Any]:
-        raise NotImplementedError
+    @abstractmethod
+    def _answer(self, choice: Choice) -> dict[str, Any]: ...
 
 
 class ChatWire(Wire):
