@@ -10,6 +10,8 @@ from policies.audit import AuditSettings
 from policies.gates import Gate, GateKind
 from policies.lossy import LossyLimits, LossySettings
 
+Threshold = Annotated[float, Field(strict=True)]
+
 
 class Section(BaseModel):
     """A mapping of the config; an unknown key is an error."""
@@ -21,9 +23,9 @@ class GateConfig(Section):
     """The gate of mode "via"; see Gate. theta_accept 1 closes it: the mode is exact then."""
 
     kind: GateKind = GateKind.RATIO
-    theta_accept: float = 0.7
-    theta_escalate: float = 0.5
-    margin: float = 0.3
+    theta_accept: Threshold = 0.7
+    theta_escalate: Threshold = 0.5
+    margin: Threshold = 0.3
 
     @model_validator(mode="after")
     def _legal(self) -> GateConfig:
@@ -41,7 +43,7 @@ class AuditConfig(Section):
     epsilon: float = 0.02
     confidence: float = 0.95
     sample_prob: float = 0.25
-    levels: int = 4
+    levels: Annotated[int, Field(strict=True, ge=1, le=20)] = 4
     min_rows: int = 16
     proof_rows: int = 2_000
     relax_rows: int = 2_000
@@ -83,6 +85,10 @@ class LossyConfig(LiveConfig):
     def _within_bounds(self) -> LossyConfig:
         if self.alpha > self.max_alpha:
             raise ValueError("alpha must be at most max_alpha")
+        for name in ("theta_accept", "theta_escalate", "margin"):
+            least = getattr(self, f"min_{name}")
+            if getattr(self.gate, name) < least:
+                raise ValueError(f"gate.{name} must be at least min_{name}, which is {least:g}")
         return self
 
     def limits(self) -> LossyLimits | None:

@@ -33,6 +33,11 @@ def after_verification(
     return replace(done, draft_judged=done.draft_judged + judged, lenient=done.lenient + lenient)
 
 
+def after_look(done: Counters, num_rows: int) -> Counters:
+    """With one background look of the full tier."""
+    return replace(done, audit_rows=done.audit_rows + num_rows, audit_passes=done.audit_passes + 1)
+
+
 def after_commit(done: Counters, tiers: Sequence[Tier], num_unseen: int) -> Counters:
     """With the tokens of one commit."""
     return replace(

@@ -17,6 +17,7 @@ from policies.acceptance import accept_cascade, accept_exact
 from policies.audit import AuditRow
 from policies.counting import (
     after_commit,
+    after_look,
     after_reply,
     after_verification,
     verdicts_on_block,
@@ -239,6 +240,7 @@ class Session:
         end = item.start + len(item.tokens)
         if reply.status is ReplyStatus.OK:
             self._known[worker] = end
+            self.counters = after_look(self.counters, len(reply.audited))
             return rows_of(looked, reply.audited)
         self._known[worker] = 0
         if len(self.tokens) - len(self._unseen) == end:

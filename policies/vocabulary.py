@@ -185,6 +185,7 @@ class Counters:
     full_passes: positions scored, and forward passes that scored them, prefill not counted.
     from_*: committed tokens by the tier that produced them. unseen: tokens committed without
     the full tier (VIA). lenient: tokens committed though the full tier chose another (CASCADE).
+    audit_rows / audit_passes: what background looks of the full tier have cost beside that.
     """
 
     rounds: int = 0
@@ -199,6 +200,8 @@ class Counters:
     from_full: int = 0
     unseen: int = 0
     lenient: int = 0
+    audit_rows: int = 0
+    audit_passes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

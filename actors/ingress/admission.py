@@ -92,7 +92,7 @@ def _admit(
     extension = body.viaserve or Extension()
     plan = plan_of(extension, settings)
     if body.num_logprobs is not None and not plan.kind.exact:
-        message = f"Logprobs are the full model's; mode '{plan.kind}' does not have them all."
+        message = f"Logprobs need an exact mode; '{plan.kind}' is lossy."
         raise invalid(message, "logprobs", "unsupported_parameter")
     params = _sampling(body, settings)
     stop_ids = frozenset(body.stop_token_ids or ())

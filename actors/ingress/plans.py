@@ -80,4 +80,5 @@ def _gate(extension: Extension, limits: LossyLimits) -> Gate | None:
     try:
         return replace(limits.gate, kind=kind, **asked)
     except ValueError as error:
-        raise invalid(f"{str(error).capitalize()}.", "viaserve.theta_accept") from None
+        message = f"{str(error).capitalize()} (what is left out is the server's default)."
+        raise invalid(message, "viaserve.theta_accept") from None

@@ -7,8 +7,10 @@ chunk that finishes a choice and speaks of that choice; with provenance every ch
 `tiers`, one entry a token, and those of a choice add up to its completion_tokens; so has
 `token_ids`, if asked for, here and in each choice of a whole answer. `plan` is the last round's,
 and why. `exact` is the answer's, not the mode's: whether each of its tokens is the full model's own
-choice. A lossy mode adds `unseen`, the tokens that the full model never looked at, `lenient`, those
-that it would have chosen otherwise and let pass, and `audit`.
+choice. A lossy mode
+adds `unseen`, the tokens that the full model had not looked at when they were committed, `lenient`,
+those that it would have chosen otherwise and let pass, `audit_rows` and `audit_passes`, what looks
+in the background cost the full model beside `full_rows` and `full_passes`, and `audit`.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ _COSTS = (
     "full_passes",
 )
 _LOSSES = ("unseen", "lenient")
+_LOOKS = ("audit_rows", "audit_passes")
 _ENCODER = json.JSONEncoder(separators=(",", ":"))
 DONE = b"data: [DONE]\n\n"
 
@@ -58,17 +61,21 @@ def _common(values: Iterable[Any]) -> Any:
 def summary(choices: list[Choice]) -> dict[str, Any]:
     """The `viaserve` object of these choices together."""
     tokens = Counter(tier for choice in choices for tier in choice.tiers)
-    losses = {name: sum(getattr(choice.counters, name) for choice in choices) for name in _LOSSES}
+    lossy = _sums(choices, (*_LOSSES, *_LOOKS))
     return {
         "mode": _common(choice.mode for choice in choices),
         "plan": _plan(choices[-1]),
-        "exact": not any(losses.values()),
+        "exact": not any(lossy[name] for name in _LOSSES),
         "seed": _common(choice.spec.sampling.seed for choice in choices),
-        **{name: sum(getattr(choice.counters, name) for choice in choices) for name in _COSTS},
+        **_sums(choices, _COSTS),
         "tokens_by_tier": {tier.value: tokens[tier] for tier in Tier},
-        **({} if all(choice.spec.plan.kind.exact for choice in choices) else losses),
+        **({} if all(choice.spec.plan.kind.exact for choice in choices) else lossy),
         **({"audit": asdict(choices[-1].audit)} if choices[-1].audit else {}),
     }
+
+
+def _sums(choices: list[Choice], names: Iterable[str]) -> dict[str, int]:
+    return {name: sum(getattr(choice.counters, name) for choice in choices) for name in names}
 
 
 def _plan(choice: Choice) -> dict[str, Any]:

@@ -47,6 +47,9 @@ def quality(
     json_only: Annotated[bool, typer.Option("--json", help="Only the JSON line.")] = False,
 ) -> None:
     """Compare modes of a running endpoint by quality and cost; a table, then one JSON line."""
+    import torch
+
+    from actors.engine.loader import DTYPES
     from cluster.fetch import fetch_default
     from cluster.quality.arms import ArmOptions, arms
     from cluster.quality.report import render
@@ -81,6 +84,10 @@ def quality(
         api_key=api_key,
         extensions=compared,
     )
+    if dtype and dtype not in DTYPES:
+        raise BenchError(f"--dtype {dtype}: give one of {', '.join(DTYPES)}")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise BenchError(f"--device {device}: this machine has no CUDA device")
     scoring = ScoringOptions(model or fetch_default(), dtype, device, threads)
     report = asyncio.run(run_quality(options, scoring))
     if not json_only:

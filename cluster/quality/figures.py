@@ -77,8 +77,8 @@ def arm_figures(
         rejection_rate=None if kept is None else 1 - kept,
         # An exact mode tells of no unseen tokens: it has none.
         full_rate=1 - (unseen or 0.0) if good else None,
-        full_passes_per_token=stats.full_passes_per_token,
-        full_rows_per_token=stats.full_rows_per_token,
+        full_passes_per_token=_with_looks(stats.full_passes_per_token, good, "audit_passes"),
+        full_rows_per_token=_with_looks(stats.full_rows_per_token, good, "audit_rows"),
         draft_tokens_per_token=per(good, "draft_tokens", "tokens"),
         tokens_per_s=stats.tokens_per_s,
         time_ratio=stats.ratio.p50 if stats.ratio else None,
@@ -103,3 +103,8 @@ def _same_text(good: Sequence[Sample], first: Sequence[TurnResult]) -> float | N
     texts = {s.question.prompt.id: s.text for r in first for s in r.samples if s.ok}
     pairs = [(s.text, texts[s.question.prompt.id]) for s in good if s.question.prompt.id in texts]
     return sum(a == b for a, b in pairs) / len(pairs) if pairs else None
+
+
+def _with_looks(own: float | None, good: Sequence[Sample], name: str) -> float | None:
+    """A cost of full with that of the audit's background looks, which only `via` has."""
+    return None if own is None else own + (per(good, name, "tokens") or 0.0)

@@ -42,11 +42,12 @@ def render(report: QualityReport) -> str:
         plain_table(HEADERS, (_row(arm) for arm in report.arms)),
         "Agreement: share of the answer's tokens that full would have chosen after the same "
         "prefix; perplexity: full's, of the answer.",
-        "Rejected: drafted tokens not committed as drafted, of those judged. Full rate: tokens for "
-        "which full scored a row, of all.",
+        "Rejected: drafted tokens not committed as drafted, of those judged. Full rate: tokens "
+        "committed with full's row, of all (the audit may score others afterwards).",
         f"Time ratio: seconds per token over those of {first}, paired by prompt, median; same "
         f"text: prompts answered as {first} did.",
-        "Passes and rows of full, and drafted tokens, are per token; audit: its highest level.",
+        "Passes and rows of full (with the audit's), and drafted tokens, are per token; audit: its "
+        "highest level.",
     ]
     if tightened := [arm.mode for arm in report.arms if arm.audit_level]:
         lines.append(

@@ -41,6 +41,10 @@ async def test_every_drawn_token_of_an_answer_is_audited_by_its_end(world: World
     assert unseen > 20
     await until(lambda: router.idle)
     assert world.audit_state.sampled.rows == unseen
+    # Full has scored every token once: on its way, or in a look that is counted apart.
+    told = seen.commits[-1].counters
+    assert told.full_rows + told.audit_rows >= len(seen.tokens)
+    assert told.audit_rows == sum(item.num_audit for item in looks(large))
     assert 0 < world.audit_state.sampled.disagreements < unseen
     assert looks(large)
 

@@ -104,13 +104,14 @@ async def test_cascade_takes_its_alpha(client, backend):
 async def test_an_answer_says_what_it_lost(
     client, backend, monkeypatch, stream, mode, unseen, lenient, exact
 ):
-    backend.counters = Counters(unseen=unseen, lenient=lenient)
+    backend.counters = Counters(unseen=unseen, lenient=lenient, audit_rows=7, audit_passes=2)
     backend.audit = FIGURES if mode == "via" else None
     body = chat_body(viaserve={"mode": mode}, stream=stream)
     response = await client.post(CHAT, json=body)
     told = events_of(response.text)[-2]["viaserve"] if stream else response.json()["viaserve"]
     assert (told["mode"], told["exact"]) == (mode, exact)
     assert (told["unseen"], told["lenient"]) == (unseen, lenient)
+    assert (told["audit_rows"], told["audit_passes"]) == (7, 2)
     assert ("audit" in told) == (mode == "via")
     if mode == "via":
         assert told["audit"]["bound"] == FIGURES.bound
