@@ -14,7 +14,7 @@ from typing import Any
 from actors.messages import StepRequest
 from policies.audit import AuditFigures, AuditRow, figures_of
 from policies.audit_state import OVERSHOOT_EDGES, AuditState
-from policies.lossy import LossySettings, plan_in_force, shadow_draw
+from policies.lossy import LossySettings, plan_in_force
 from policies.session import Session
 from policies.vocabulary import Commit, Plan, PlanKind
 from policies.work import WorkReply
@@ -52,9 +52,8 @@ class Auditor:
 
     def plan(self, session: Session) -> Plan:
         """The plan of the session's next round."""
-        asked, sampling = session.spec.plan, session.spec.sampling
-        draw = shadow_draw(sampling.seed, sampling.choice, len(session.tokens))
-        return plan_in_force(asked, self.fallback, self.state, self.settings, draw)
+        position = len(session.tokens)
+        return plan_in_force(session.spec, position, self.fallback, self.state, self.settings)
 
     def told(self, session: Session, commit: Commit) -> Commit:
         """Take in what a commit says; the last one of a lossy session tells the figures."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from actors.engine.ngram import lookup
+from actors.engine.ngram import draft
 from policies.estimates import TierTiming
 from policies.session import Session
-from policies.vocabulary import PlanKind, Tier
+from policies.vocabulary import Tier
 from policies.work import ReplyStatus, WorkKind, WorkReply
 
 HERE = "router"
@@ -25,16 +25,15 @@ class Lookup:
 
     def serves(self, session: Session) -> bool:
         """Whether the session waits for a draft that nobody screens."""
-        kinds = (PlanKind.TWO_TIER, PlanKind.CASCADE)
-        return session.wants is WorkKind.PROPOSE and session.plan.kind in kinds
+        return session.wants is WorkKind.PROPOSE and session.plan.kind.tiers == {Tier.DRAFT}
 
     def propose(self, session: Session) -> TierTiming:
         """Give the session its draft, or the news that there is none; what that took."""
         begin = time.perf_counter()
         item = session.dispatch(HERE, _NO_LIMIT)
-        found = lookup(session.tokens, item.num_tokens, self.longest, self.shortest)
-        ends = [i + 1 for i, token in enumerate(found) if token in session.spec.stop_ids]
-        tokens = tuple(found[: ends[0]] if ends else found)
+        lengths = (self.longest, self.shortest)
+        found = draft(session.tokens, item.num_tokens, *lengths, session.spec.stop_ids)
+        tokens = tuple(found)
         reply = WorkReply(
             session.session_id,
             item.ticket,

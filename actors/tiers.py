@@ -121,12 +121,15 @@ class TierHost:
                 answers = self._engines[tier].score([extend for _, extend in pairs])
                 for (item, _), scored in zip(pairs, answers, strict=True):
                     rows[id(item)] = scored
-        looks = {id(item): _looks(item, context, rows.get(id(item), [])) for item, context in held}
-        for item, _ in held:
-            del rows.get(id(item), [])[: item.num_audit]
+        looks: dict[int, tuple[Audited, ...]] = {}
+        for item, context in held:
+            if item.kind is not WorkKind.PROPOSE:
+                scored = rows.get(id(item), [])
+                looks[id(item)] = _looks(item, context, scored)
+                rows[id(item)] = scored[item.num_audit :]
         self._decode_on(held, rows)
         return {
-            id(item): _full_reply(item, context, rows.get(id(item), []), looks[id(item)])
+            id(item): _full_reply(item, context, rows[id(item)], looks[id(item)])
             for item, context in held
             if item.kind is not WorkKind.PROPOSE
         }

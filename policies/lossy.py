@@ -13,7 +13,7 @@ from policies.audit import AuditSettings, gate_in_force, shadow_gate
 from policies.audit_state import AuditState
 from policies.gates import Gate, GateKind
 from policies.noise import noise_keys
-from policies.vocabulary import Plan, PlanKind
+from policies.vocabulary import Plan, PlanKind, SamplingSpec, SessionSpec
 
 _SALT = 0x736861646F77
 
@@ -40,12 +40,13 @@ class LossyLimits:
 
 
 def plan_in_force(
-    asked: Plan, fallback: Plan, state: AuditState, settings: LossySettings, draw: float
+    spec: SessionSpec, position: int, fallback: Plan, state: AuditState, settings: LossySettings
 ) -> Plan:
-    """The plan of one round of a session that asked for `asked`; `draw` is in [0, 1).
+    """The plan of the round of a session that begins at a position.
 
     A gate that was asked for closed is no fallback: it stays as it is.
     """
+    asked = spec.plan
     if asked.kind is not PlanKind.VIA:
         return asked
     base, audit = asked.gate or settings.gate, settings.audit
@@ -54,11 +55,11 @@ def plan_in_force(
     gate = gate_in_force(base, state, audit)
     if not gate.closed:
         return replace(asked, gate=gate, level=state.level)
-    if draw >= audit.sample_prob:
+    if _draw(spec.sampling, position) >= audit.sample_prob:
         return fallback
     return replace(asked, gate=gate, level=state.level, shadow=shadow_gate(base, audit))
 
 
-def shadow_draw(seed: int, choice: int, position: int) -> float:
-    """The draw of a round that begins at a position: no state, the same after a retry."""
-    return noise_keys(seed ^ _SALT, choice, position)[0] / 2**32
+def _draw(sampling: SamplingSpec, position: int) -> float:
+    """Uniform in [0, 1), of a round: no state, the same after a retry."""
+    return noise_keys(sampling.seed ^ _SALT, sampling.choice, position)[0] / 2**32

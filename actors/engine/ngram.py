@@ -6,7 +6,7 @@ no weights and caches nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -23,6 +23,15 @@ def lookup(tokens: Sequence[int], num_tokens: int, longest: int, shortest: int) 
             start = int(found[-1]) + length
             return ids[start : start + num_tokens].tolist()
     return []
+
+
+def draft(
+    tokens: Sequence[int], num_tokens: int, longest: int, shortest: int, stop_ids: Collection[int]
+) -> list[int]:
+    """What `lookup` finds, up to the first stop id."""
+    found = lookup(tokens, num_tokens, longest, shortest)
+    end = next((i + 1 for i, token in enumerate(found) if token in stop_ids), len(found))
+    return found[:end]
 
 
 class NgramEngine:
@@ -49,9 +58,8 @@ class NgramEngine:
         answers: list[list[int]] = []
         for request in requests:
             context = request.context
-            found = lookup(context.tokens, request.num_tokens, self._longest, self._shortest)
-            ends = [i for i, token in enumerate(found) if token in context.stop_ids]
-            found = found[: ends[0] + 1] if ends else found
+            lengths = (self._longest, self._shortest)
+            found = draft(context.tokens, request.num_tokens, *lengths, context.stop_ids)
             context.tokens += found
             self._proposed += len(found)
             answers.append(found)
