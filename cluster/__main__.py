@@ -11,9 +11,11 @@ import typer
 from cluster import __version__
 from cluster.config import DEFAULT_CONFIG, ConfigError, load
 from cluster.quality.command import quality
+from cluster.trio.commands import corpus
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 cli.command()(quality)
+cli.command()(corpus)
 
 
 @cli.command()

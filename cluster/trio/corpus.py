@@ -1,0 +1,84 @@
+"""Self-written text on disk: shards of chats with the teacher's last hidden states.
+
+A folder holds `recipe.json` and `shard-NNNN.safetensors`. A shard appears whole or not at all,
+so a job that was killed goes on with the first that is missing. It knows files; no model.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from actors.engine.route import ModelError
+from cluster.trio.lockstep import Chats
+
+RECIPE = "recipe.json"
+
+
+class Corpus:
+    """The shards of one folder, all written by one recipe."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def claim(self, recipe: Mapping[str, Any]) -> None:
+        """Make the folder this recipe's; ModelError where another one has begun it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / RECIPE
+        ours = json.loads(json.dumps(recipe))
+        if not path.exists():
+            path.write_text(json.dumps(ours, indent=2) + "\n")
+        theirs = json.loads(path.read_text())
+        if differ := sorted(k for k in ours.keys() | theirs.keys() if ours.get(k) != theirs.get(k)):
+            raise ModelError(
+                f"corpus {self.folder}: was begun with {differ[0]} {theirs.get(differ[0])!r}, not"
+                f" {ours.get(differ[0])!r}; give another folder or the same settings"
+            )
+
+    def check(self, fingerprint: str) -> None:
+        """ModelError unless the folder holds text of this model."""
+        try:
+            recipe = json.loads((self.folder / RECIPE).read_text())
+        except (OSError, ValueError):
+            raise ModelError(f"corpus {self.folder}: no {RECIPE} there; make it first") from None
+        if recipe.get("model") != fingerprint:
+            raise ModelError(
+                f"corpus {self.folder}: written by model {recipe.get('model')}, this one is"
+                f" {fingerprint}"
+            )
+        if not self.shards():
+            raise ModelError(f"corpus {self.folder}: holds no shard yet")
+
+    def path(self, index: int) -> Path:
+        """Where a shard is or will be."""
+        return self.folder / f"shard-{index:04d}.safetensors"
+
+    def shards(self) -> list[int]:
+        """The numbers of the shards that are there."""
+        return sorted(int(path.stem[6:]) for path in self.folder.glob("shard-*.safetensors"))
+
+    def write(self, index: int, chats: Chats) -> None:
+        """Write a shard; it is there under its name only when it is whole."""
+        part = self.folder / f".part-{index:04d}"
+        tensors = {"ids": chats.ids, "writers": chats.writers, "hidden": chats.hidden}
+        save_file(tensors, part)
+        os.replace(part, self.path(index))
+
+    def read(self, index: int) -> Chats:
+        """One shard."""
+        return Chats(**load_file(self.path(index)))
+
+    def read_all(self, shards: list[int]) -> Chats:
+        """Several shards as one; hidden states of 1,000,000 tokens of width 576 take 1.2 GB."""
+        parts = [self.read(index) for index in shards]
+        return Chats(
+            torch.cat([p.ids for p in parts]),
+            torch.cat([p.writers for p in parts]),
+            torch.cat([p.hidden for p in parts]),
+        )
