@@ -11,11 +11,13 @@ import typer
 from cluster import __version__
 from cluster.config import DEFAULT_CONFIG, ConfigError, load
 from cluster.quality.command import quality
-from cluster.trio.commands import corpus
+from cluster.trio.commands import corpus, distill, heal
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 cli.command()(quality)
 cli.command()(corpus)
+cli.command()(distill)
+cli.command()(heal)
 
 
 @cli.command()

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from cluster.config import ConfigError
+
+if TYPE_CHECKING:
+    from cluster.trio.train import Schedule
 
 OPENERS = Path(__file__).parent / "openers.txt"
 """Beginnings of questions of the kinds that Spec-Bench has: conversation, translation,
@@ -25,13 +30,120 @@ def corpus(
     threads: Annotated[int, typer.Option(help="Compute threads; 0: all cores.")] = 0,
 ) -> None:
     """Let a model write chats with itself; go on where a run before was ended."""
-    import torch
-
     from cluster.trio.lockstep import Recipe
     from cluster.trio.write import CorpusJob, write_corpus
 
-    if threads:
-        torch.set_num_threads(threads)
+    _use(threads)
     lines = tuple(line for line in openers.read_text().splitlines() if line.strip())
     recipe = Recipe(tokens=tokens)
     write_corpus(CorpusJob(model, out, lines, shards, chats, recipe, seed, dtype, device))
+
+
+def distill(
+    model: Annotated[Path, typer.Argument(help="A model folder.")],
+    text: Annotated[Path, typer.Option("--corpus", help="What `corpus` wrote.")],
+    out: Annotated[Path, typer.Option(help="The draft's route file, .json.")],
+    layers: Annotated[int, typer.Option(min=1, help="How many of full's: first ones, last.")] = 3,
+    kept: Annotated[str, typer.Option(help="Or which: comma-separated.")] = "",
+    shortlist: Annotated[int, typer.Option(min=64, help="Ids of the draft's head.")] = 8192,
+    weights: Annotated[str, typer.Option(help="int8, or empty for the model's own.")] = "",
+    tokens: Annotated[int, typer.Option(min=1, help="To read, several times over.")] = 4_000_000,
+    rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 1e-3,
+    batch: Annotated[int, typer.Option(min=1, help="Chats of a step.")] = 12,
+    loss: Annotated[str, typer.Option(help="kl, tv or mixed.")] = "kl",
+    shards: Annotated[int | None, typer.Option(min=1, help="At most so many of the text.")] = None,
+    temperature: Annotated[float, typer.Option(help="Of the figures.")] = 0.8,
+    seed: Annotated[int, typer.Option()] = 0,
+    device: Annotated[str, typer.Option()] = "cpu",
+    threads: Annotated[int, typer.Option(help="Compute threads; 0: all cores.")] = 0,
+) -> None:
+    """Train a draft of a few of full's layers; go on where a run before was ended."""
+    from actors.engine.loader import load_config
+    from cluster.trio.distil import DistilJob, default_layers, distil
+    from cluster.trio.report import Watch
+
+    _use(threads)
+    schedule = _schedule(tokens, batch, rate, loss, seed)
+    chosen = _layers(kept) or default_layers(load_config(model).num_hidden_layers, layers)
+    job = DistilJob(
+        model,
+        text,
+        _json(out),
+        chosen,
+        shortlist,
+        schedule,
+        weights=weights or None,
+        shards=shards,
+        temperature=temperature,
+        device=device,
+    )
+    with Watch(tokens) as watch:
+        distil(job, watch)
+
+
+def heal(
+    route: Annotated[Path, typer.Argument(help="A route file.")],
+    model: Annotated[Path, typer.Option(help="The model folder that it routes.")],
+    text: Annotated[Path, typer.Option("--corpus", help="What `corpus` wrote.")],
+    out: Annotated[Path, typer.Option(help="The healed route file, .json.")],
+    rank: Annotated[int, typer.Option(min=1, help="Of the products added to the weights.")] = 16,
+    tokens: Annotated[int, typer.Option(min=1, help="To read, several times over.")] = 1_000_000,
+    rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 2e-3,
+    batch: Annotated[int, typer.Option(min=1, help="Chats of a step.")] = 8,
+    loss: Annotated[str, typer.Option(help="kl, tv or mixed.")] = "kl",
+    shards: Annotated[int | None, typer.Option(min=1, help="At most so many of the text.")] = None,
+    temperature: Annotated[float, typer.Option(help="Of the figures.")] = 0.8,
+    seed: Annotated[int, typer.Option()] = 0,
+    device: Annotated[str, typer.Option()] = "cpu",
+    threads: Annotated[int, typer.Option(help="Compute threads; 0: all cores.")] = 0,
+) -> None:
+    """Teach a route's slim to choose as full does; go on where a run before was ended."""
+    from cluster.trio.heal import HealJob
+    from cluster.trio.heal import heal as run
+    from cluster.trio.report import Watch
+
+    _use(threads)
+    schedule = _schedule(tokens, batch, rate, loss, seed)
+    job = HealJob(
+        model,
+        text,
+        route,
+        _json(out),
+        rank,
+        schedule,
+        shards=shards,
+        temperature=temperature,
+        device=device,
+    )
+    with Watch(tokens) as watch:
+        run(job, watch)
+
+
+def _use(threads: int) -> None:
+    import torch
+
+    if threads:
+        torch.set_num_threads(threads)
+
+
+def _schedule(tokens: int, batch: int, rate: float, loss: str, seed: int) -> Schedule:
+    from cluster.trio.losses import LOSSES
+    from cluster.trio.train import Schedule
+
+    if loss not in LOSSES:
+        raise ConfigError(f"--loss {loss}: give {', '.join(LOSSES)}")
+    return Schedule(tokens=tokens, batch=batch, rate=rate, loss=loss, seed=seed)
+
+
+def _layers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(",") if part)
+    except ValueError:
+        raise ConfigError(f"--kept {text}: give layer numbers like 0,1,29") from None
+
+
+def _json(out: Path) -> Path:
+    if out.suffix != ".json":
+        raise ConfigError(f"--out {out}: give a name that ends in .json")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    return out

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from actors.engine.route import ModelError
@@ -74,11 +74,15 @@ class Corpus:
         """One shard."""
         return Chats(**load_file(self.path(index)))
 
-    def read_all(self, shards: list[int]) -> Chats:
-        """Several shards as one; hidden states of 1,000,000 tokens of width 576 take 1.2 GB."""
-        parts = [self.read(index) for index in shards]
-        return Chats(
-            torch.cat([p.ids for p in parts]),
-            torch.cat([p.writers for p in parts]),
-            torch.cat([p.hidden for p in parts]),
-        )
+    def shape(self, index: int) -> tuple[int, int]:
+        """(chats, tokens) of a shard."""
+        with safe_open(self.path(index), framework="pt") as file:
+            chats, tokens = file.get_slice("ids").get_shape()
+        return chats, tokens
+
+    def split(self, most: int | None) -> tuple[list[int], int]:
+        """Shards to learn from, at most so many, and the last one, which is held out."""
+        *others, last = self.shards()
+        if not others:
+            raise ModelError(f"corpus {self.folder}: holds one shard, two are the least")
+        return others[:most], last

@@ -36,6 +36,10 @@ class Chats:
     writers: torch.Tensor
     hidden: torch.Tensor
 
+    def take(self, rows: slice | torch.Tensor) -> Chats:
+        """Some of the chats."""
+        return Chats(self.ids[rows], self.writers[rows], self.hidden[rows])
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:

@@ -31,6 +31,12 @@ class Head:
             return logits
         return torch.tanh(logits / self.softcap) * self.softcap
 
+    def gradient(self, logits: torch.Tensor, at_logits: torch.Tensor) -> torch.Tensor:
+        """What a gradient at `logits`, (rows, V), is at the hidden states, (rows, width)."""
+        if self.softcap is not None:
+            at_logits = at_logits * (1 - (logits.float() / self.softcap) ** 2)
+        return at_logits.to(self.weight.dtype) @ self.weight
+
     def of(self, ids: torch.Tensor) -> Head:
         """The head that knows only `ids`."""
         return Head(self.weight[ids].contiguous(), self.softcap)

@@ -1,0 +1,89 @@
+"""The job of `python -m cluster distill`: a draft of a few of full's layers with a short head.
+
+The draft is a route of full: kept layers, a delta with what training changed, and a shortlist
+of the ids that its head knows. It knows the text on disk and the training loop; no server.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from actors.engine.loader import load_config
+from actors.engine.route import ModelError, Route, fingerprint
+from cluster.trio.corpus import Corpus
+from cluster.trio.likeness import Likeness
+from cluster.trio.lockstep import ANSWER
+from cluster.trio.report import Watch, figures_of, write_route
+from cluster.trio.student import load_student, whole, whole_delta, write_delta
+from cluster.trio.teacher import load_head
+from cluster.trio.train import Schedule, held_out, train
+
+
+@dataclass(frozen=True, slots=True)
+class DistilJob:
+    """`kept`: full's layers that the draft begins as; `shortlist`: ids of its head. The
+    figures are on `held_out_chats` of the text's last shard; `shards` bounds the others."""
+
+    model_dir: Path
+    corpus: Path
+    out: Path
+    kept: tuple[int, ...]
+    shortlist: int
+    schedule: Schedule
+    weights: str | None = None
+    held_out_chats: int = 64
+    shards: int | None = None
+    temperature: float = 0.8
+    device: str = "cpu"
+
+
+def default_layers(layers: int, keep: int) -> tuple[int, ...]:
+    """The first ones and the last: what stands nearest to the ids on both sides."""
+    if not 1 <= keep <= layers:
+        raise ModelError(f"--layers {keep}: give 1 to {layers}")
+    return (*range(keep - 1), layers - 1)
+
+
+def distil(job: DistilJob, watch: Watch) -> tuple[Likeness, Likeness]:
+    """Train and write the draft; how like full it was on held-out text before and after."""
+    name = fingerprint(job.model_dir)
+    corpus = Corpus(job.corpus)
+    corpus.check(name)
+    shards, held = corpus.split(job.shards)
+    config = load_config(job.model_dir)
+    route = Route(model_fingerprint=name, num_layers=config.num_hidden_layers, kept_layers=job.kept)
+    route.check(name, config.num_hidden_layers, job.out)
+    ids, covered = shortlist_of(corpus, shards, config.vocab_size, job.shortlist)
+    head = load_head(job.model_dir, torch.bfloat16).of(ids)
+    student = whole(load_student(job.model_dir, route, job.device), head)
+    weights = {n: p.detach().clone() for n, p in student.trained.items()}
+    chats = corpus.read(held).take(slice(job.held_out_chats))
+    before = held_out(student, head, chats, job.temperature)
+    watch.before(before)
+    train(student, head, corpus, shards, job.schedule, job.out.with_suffix(".ckpt"), watch.step)
+    after = held_out(student, head, chats, job.temperature)
+    watch.after(after)
+    delta, short = job.out.with_suffix(".safetensors"), job.out.with_suffix(".ids.safetensors")
+    write_delta(whole_delta(student, weights, route), delta)
+    save_file({"ids": ids}, short)
+    changed = {"delta": delta.name, "shortlist": short.name, "weights": job.weights}
+    figures = figures_of(before, after, job.schedule) | {"shortlist_covers": covered}
+    write_route(route.model_copy(update=changed | {"figures": figures}), job.out)
+    return before, after
+
+
+def shortlist_of(
+    corpus: Corpus, shards: list[int], vocab: int, size: int
+) -> tuple[torch.Tensor, float]:
+    """The `size` ids most frequent in the answers, ascending, and the share of the answers'
+    tokens that are among them."""
+    counts = torch.zeros(vocab, dtype=torch.int64)
+    for index in shards:
+        chats = corpus.read(index)
+        counts += torch.bincount(chats.ids[chats.writers == ANSWER].long(), minlength=vocab)
+    best = counts.topk(min(size, vocab)).indices.sort().values
+    return best, (counts[best].sum() / counts.sum().clamp(min=1)).item()

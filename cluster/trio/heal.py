@@ -1,0 +1,70 @@
+"""The job of `python -m cluster heal`: a routed slim learns to choose as full does again.
+
+Thin matrices beside the kept layers' projections learn full's distribution on text that full
+wrote itself; the engine adds their products to the weights at load. It knows the text on disk
+and the training loop; no server.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from actors.engine.loader import load_config
+from actors.engine.route import fingerprint, read_route
+from cluster.trio.corpus import Corpus
+from cluster.trio.distil import shortlist_of
+from cluster.trio.likeness import Likeness
+from cluster.trio.report import Watch, figures_of, write_route
+from cluster.trio.student import load_student, low_rank, low_rank_delta, write_delta
+from cluster.trio.teacher import load_head
+from cluster.trio.train import Schedule, held_out, train
+
+
+@dataclass(frozen=True, slots=True)
+class HealJob:
+    """The route at `route` is healed and written to `out`, its delta beside it. The loss is over
+    the `shortlist` most frequent ids of the text; the figures are over all ids."""
+
+    model_dir: Path
+    corpus: Path
+    route: Path
+    out: Path
+    rank: int
+    schedule: Schedule
+    shortlist: int = 8192
+    held_out_chats: int = 64
+    shards: int | None = None
+    temperature: float = 0.8
+    device: str = "cpu"
+
+
+def heal(job: HealJob, watch: Watch) -> tuple[Likeness, Likeness]:
+    """Train and write the healed route; how like full it was on held-out text before and after."""
+    route = read_route(job.route)
+    name = fingerprint(job.model_dir)
+    config = load_config(job.model_dir)
+    route.check(name, config.num_hidden_layers, job.route)
+    corpus = Corpus(job.corpus)
+    corpus.check(name)
+    shards, held = corpus.split(job.shards)
+    ids, _ = shortlist_of(corpus, shards, config.vocab_size, job.shortlist)
+    head = load_head(job.model_dir, torch.bfloat16)
+    short = head.of(ids)
+    # The delta that a route has already is healed away with the rest: it begins from full's
+    # own weights, as its new delta will be added to those.
+    student = low_rank(load_student(job.model_dir, route, job.device), short, job.rank)
+    judged = student.with_head(head)
+    chats = corpus.read(held).take(slice(job.held_out_chats))
+    before = held_out(judged, head, chats, job.temperature)
+    watch.before(before)
+    train(student, short, corpus, shards, job.schedule, job.out.with_suffix(".ckpt"), watch.step)
+    after = held_out(judged, head, chats, job.temperature)
+    watch.after(after)
+    delta = job.out.with_suffix(".safetensors")
+    write_delta(low_rank_delta(student, route), delta)
+    figures = {**route.figures, **figures_of(before, after, job.schedule)}
+    write_route(route.model_copy(update={"delta": delta.name, "figures": figures}), job.out)
+    return before, after

@@ -1,0 +1,103 @@
+"""Students: routed models whose weights learn, and what they learned as a delta file.
+
+It knows models, routes and peft; no text and no training loop.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import save_file
+from transformers import PreTrainedModel
+
+from actors.engine.loader import load_sliced
+from actors.engine.route import Route
+from cluster.trio.teacher import Head
+from cluster.trio.train import Student
+
+PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+_LAYERS = "model.layers."
+
+
+def load_student(model_dir: Path, route: Route, device: str) -> PreTrainedModel:
+    """The routed model in float32 with an attention that has a gradient; nothing learns yet."""
+    model = load_sliced(model_dir, route, torch.float32, torch.device(device))
+    model.set_attn_implementation("sdpa")
+    return model
+
+
+def whole(model: PreTrainedModel, head: Head) -> Student:
+    """Every weight of the kept layers and the last norm learn; `head` is given."""
+    trained = {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if name.startswith(_LAYERS) or name == "model.norm.weight"
+    }
+    for parameter in trained.values():
+        parameter.requires_grad_()
+    return Student(_hidden_of(model), head, trained)
+
+
+def low_rank(model: PreTrainedModel, head: Head, rank: int) -> Student:
+    """Two thin matrices beside every projection learn (LoRA, arXiv 2106.09685)."""
+    config = LoraConfig(
+        r=rank, lora_alpha=rank, target_modules=PROJECTIONS, lora_dropout=0.0, bias="none"
+    )
+    adapted = get_peft_model(model, config)
+    trained = {n: p for n, p in adapted.named_parameters() if p.requires_grad}
+    return Student(_hidden_of(adapted.base_model.model), head, trained)
+
+
+def _hidden_of(model: Any) -> Any:
+    def hidden(ids: torch.Tensor) -> torch.Tensor:
+        return model.model(input_ids=ids, use_cache=False).last_hidden_state
+
+    return hidden
+
+
+def low_rank_delta(student: Student, route: Route) -> dict[str, torch.Tensor]:
+    """The products that healing found, under the full model's names, bf16."""
+    delta = {}
+    for name, parameter in student.trained.items():
+        # base_model.model.model.layers.3.self_attn.q_proj.lora_A.default.weight
+        layer, module, projection, half, *_ = name.split(f".{_LAYERS}", 1)[1].split(".")
+        own = f"{_LAYERS}{layer}.{module}.{projection}.weight"
+        target = f"{_name_in_full(own, route)}.{half.lower()}"
+        delta[target] = parameter.detach().to(torch.bfloat16).contiguous()
+    return delta
+
+
+def whole_delta(
+    student: Student, before: dict[str, torch.Tensor], route: Route
+) -> dict[str, torch.Tensor]:
+    """What training added to each weight, under the full model's names: int8 with a scale a row
+    for matrices, float32 for vectors. `before`: the weights as they were loaded."""
+    delta = {}
+    for own, parameter in student.trained.items():
+        change = parameter.detach() - before[own]
+        name = _name_in_full(own, route)
+        if change.dim() < 2:
+            delta[name] = change.contiguous()
+            continue
+        scale = change.abs().amax(dim=1).clamp(min=1e-12) / 127
+        delta[name] = (change / scale[:, None]).round().to(torch.int8)
+        delta[f"{name}.scale"] = scale
+    return delta
+
+
+def _name_in_full(own: str, route: Route) -> str:
+    if not own.startswith(_LAYERS):
+        return own
+    layer, rest = own.removeprefix(_LAYERS).split(".", 1)
+    return f"{_LAYERS}{route.kept_layers[int(layer)]}.{rest}"
+
+
+def write_delta(delta: dict[str, torch.Tensor], path: Path) -> None:
+    """The file appears whole or not at all."""
+    part = path.with_name(f".{path.name}.part")
+    save_file(delta, part)
+    os.replace(part, path)

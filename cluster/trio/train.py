@@ -1,0 +1,213 @@
+"""The training loop that healing and distillation share: a student learns full's distribution.
+
+Resumable: a checkpoint beside the output holds the trained parameters, the optimiser and the
+place in the text; a job that was killed goes on from there and sees the same batches. It knows
+a student by its parameters and its hidden states; not what they are for.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from actors.engine.route import ModelError
+from cluster.trio.corpus import Corpus
+from cluster.trio.likeness import Likeness, likeness, mean
+from cluster.trio.lockstep import ANSWER, Chats
+from cluster.trio.losses import loss_and_gradient
+from cluster.trio.teacher import Head
+
+_CHUNK = 1024
+"""Rows of logits held at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """`tokens`: read in all, several times through the text if need be; `batch`: chats of a step;
+    `rate`: peak learning rate, warmed up over `warmup` of the steps, then a cosine to a tenth."""
+
+    tokens: int
+    batch: int = 12
+    rate: float = 1e-3
+    warmup: float = 0.03
+    weight_decay: float = 0.05
+    loss: str = "kl"
+    seed: int = 0
+    checkpoint_s: float = 60.0
+
+
+@dataclass(slots=True)
+class Student:
+    """`hidden`: ids (chats, tokens) -> last hidden states after the norm (chats, tokens, width);
+    `head`: what it chooses with; `trained`: its parameters that learn, by name."""
+
+    hidden: Callable[[torch.Tensor], torch.Tensor]
+    head: Head
+    trained: Mapping[str, nn.Parameter]
+
+    def with_head(self, head: Head) -> Student:
+        """The same student with another head."""
+        return replace(self, head=head)
+
+
+Progress = Callable[[int, float], None]
+"""Told the tokens read so far and the loss, in nats or as a distance."""
+
+
+def train(
+    student: Student,
+    teacher: Head,
+    corpus: Corpus,
+    shards: list[int],
+    schedule: Schedule,
+    checkpoint: Path,
+    progress: Progress = lambda tokens, loss: None,
+) -> None:
+    """Train `student.trained` in place on the answers in `shards`. `teacher` and the student's
+    head know the same ids. Raises ModelError where the checkpoint is of another schedule."""
+    parameters = list(student.trained.values())
+    optimiser = torch.optim.AdamW(
+        parameters, lr=schedule.rate, betas=(0.9, 0.98), weight_decay=schedule.weight_decay
+    )
+    step = _resume(checkpoint, student, optimiser, schedule, shards)
+    saved = time.monotonic()
+    for at, chats, steps in _batches(corpus, shards, schedule, step):
+        for group in optimiser.param_groups:
+            group["lr"] = schedule.rate * _rate(at / steps, schedule.warmup)
+        loss = _backward(student, teacher, chats, schedule.loss)
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        progress((at + 1) * chats.ids.numel(), loss)
+        if time.monotonic() - saved > schedule.checkpoint_s or at + 1 == steps:
+            _save(checkpoint, student, optimiser, schedule, shards, at + 1)
+            saved = time.monotonic()
+
+
+@torch.inference_mode()
+def held_out(
+    student: Student, teacher: Head, chats: Chats, temperature: float, batch: int = 8
+) -> Likeness:
+    """How like full the student chooses on the answers of text that it never learned from."""
+    parts = []
+    for begin in range(0, len(chats.ids), batch):
+        part = chats.take(slice(begin, begin + batch))
+        mine, theirs = _answer_rows(student, part)
+        if len(mine):
+            logits = student.head.logits(mine), teacher.logits(theirs)
+            parts.append(likeness(*logits, temperature))
+    return mean(parts)
+
+
+def _backward(student: Student, teacher: Head, chats: Chats, kind: str) -> float:
+    """Gradients of one batch, the head's chunk by chunk; returns the mean loss."""
+    mine, theirs = _answer_rows(student, chats)
+    if not len(mine):
+        return 0.0
+    at_hidden = torch.empty(mine.shape, dtype=torch.float32, device=mine.device)
+    total = 0.0
+    with torch.no_grad():
+        for begin in range(0, len(mine), _CHUNK):
+            part = slice(begin, begin + _CHUNK)
+            logits, wanted = student.head.logits(mine[part]), teacher.logits(theirs[part])
+            loss, gradient = loss_and_gradient(logits, wanted, kind)
+            share = len(logits) / len(mine)
+            at_hidden[part] = student.head.gradient(logits, gradient) * share
+            total += loss * share
+    mine.backward(at_hidden.to(mine.dtype))
+    return total
+
+
+def _answer_rows(student: Student, chats: Chats) -> tuple[torch.Tensor, torch.Tensor]:
+    """Student's and full's hidden states, (rows, width), at the places before an answer's ids."""
+    ids = chats.ids.long()
+    with torch.autocast(ids.device.type, torch.bfloat16):
+        hidden = student.hidden(ids)
+    wanted = chats.writers[:, 1:] == ANSWER
+    return hidden[:, :-1][wanted], chats.hidden[:, :-1][wanted]
+
+
+def _rate(done: float, warmup: float) -> float:
+    if done < warmup:
+        return (done + 1e-3) / (warmup + 1e-3)
+    return 0.1 + 0.45 * (1 + math.cos(math.pi * (done - warmup) / (1 - warmup)))
+
+
+def _batches(
+    corpus: Corpus, shards: list[int], schedule: Schedule, first: int
+) -> Iterator[tuple[int, Chats, int]]:
+    """(step, batch, steps in all) from step `first` on; the same whatever `first` is."""
+    chats, tokens = corpus.shape(shards[0])
+    per_shard = chats // schedule.batch
+    if not per_shard:
+        raise ModelError(f"corpus {corpus.folder}: shards of {chats} chats; lower the batch")
+    steps = max(schedule.tokens // (schedule.batch * tokens), 1)
+    at = first
+    while at < steps:
+        visit = at // per_shard
+        epoch, place = divmod(visit, len(shards))
+        order = np.random.default_rng((schedule.seed, epoch)).permutation(shards)
+        shard = corpus.read(int(order[place]))
+        rows = np.random.default_rng((schedule.seed, 1, visit)).permutation(chats)
+        for i in range(at % per_shard, per_shard):
+            if at >= steps:
+                return
+            chosen = torch.from_numpy(rows[i * schedule.batch : (i + 1) * schedule.batch])
+            yield at, shard.take(chosen), steps
+            at += 1
+
+
+def _resume(
+    path: Path,
+    student: Student,
+    optimiser: torch.optim.Optimizer,
+    schedule: Schedule,
+    shards: list[int],
+) -> int:
+    if not path.exists():
+        return 0
+    state = torch.load(path, weights_only=True)
+    ours = _identity(schedule, shards)
+    if differ := sorted(k for k in ours if state["identity"].get(k) != ours[k]):
+        raise ModelError(
+            f"checkpoint {path}: was begun with {differ[0]} {state['identity'].get(differ[0])!r},"
+            f" not {ours[differ[0]]!r}; delete it to begin anew"
+        )
+    for name, parameter in student.trained.items():
+        parameter.data.copy_(state["parameters"][name])
+    optimiser.load_state_dict(state["optimiser"])
+    return state["step"]
+
+
+def _save(
+    path: Path,
+    student: Student,
+    optimiser: torch.optim.Optimizer,
+    schedule: Schedule,
+    shards: list[int],
+    step: int,
+) -> None:
+    state = {
+        "identity": _identity(schedule, shards),
+        "step": step,
+        "parameters": {name: p.detach() for name, p in student.trained.items()},
+        "optimiser": optimiser.state_dict(),
+    }
+    part = path.with_suffix(".part")
+    torch.save(state, part)
+    os.replace(part, path)
+
+
+def _identity(schedule: Schedule, shards: list[int]) -> dict[str, Any]:
+    given = asdict(schedule)
+    del given["checkpoint_s"]
+    return given | {"shards": shards}
