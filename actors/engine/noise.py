@@ -53,9 +53,16 @@ def gumbel(
 
 
 def ids_with_noise_at_least(
-    seed: int, choice: int, position: int, vocab_size: int, bound: float, device: torch.device
+    seed: int,
+    choice: int,
+    position: int,
+    vocab_size: int,
+    bound: float,
+    device: torch.device,
+    among: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Ids whose G may reach `bound`, ascending: none that does is missing, few others are in.
+    With `among`, ids (S,): the places there of such ids.
 
     One integer hash per id and no logarithm: G >= bound iff u >= exp(-exp(-bound)), and the
     high word alone decides that up to its last unit.
@@ -64,6 +71,7 @@ def ids_with_noise_at_least(
         return torch.empty(0, dtype=torch.int64, device=device)
     least = math.floor(math.exp(-math.exp(-bound)) * 2.0**32) - 2 if bound > -700 else 0
     keys = noise_keys(seed, choice, position)
-    high = _word(_token_words(vocab_size, device), keys[0], keys[1])
+    words = _token_words(vocab_size, device)
+    high = _word(words if among is None else words[among], keys[0], keys[1])
     high ^= -(1 << 31)  # unsigned order as signed order
     return torch.nonzero(high >= max(least, 0) - (1 << 31)).flatten()

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from actors.engine.noise import gumbel, ids_with_noise_at_least
+from actors.engine.shortlist import Columns
 from policies.vocabulary import SamplingParams, SamplingSpec, TokenLogprobs, Verdict
 
 _FIRST_TRY = 128
@@ -25,19 +26,22 @@ def choose(
     tokens: Sequence[int],
     first: int,
     allowed: torch.Tensor | None = None,
+    columns: Columns | None = None,
 ) -> list[int]:
     """g at consecutive positions of one session.
 
     `logits`: raw, shape (rows, V); row i follows `tokens[: first + i]`. `allowed`: bool, of the
-    same shape: the ids that the session's grammar leaves.
+    same shape: the ids that the session's grammar leaves. `columns`: of a shortened head, whose
+    logits are (rows, S); `allowed` is (rows, V) all the same.
     """
     params = spec.params
+    logits, columns = _as_wide_as_needed(logits, params, allowed, columns)
     if params.temperature == 0.0 and not params.has_penalties and not params.logit_bias:
         if allowed is not None:
             logits = logits.masked_fill(~allowed, -math.inf)
-        return torch.argmax(logits, dim=-1).tolist()
+        return columns.ids_of(torch.argmax(logits, dim=-1)).tolist()
     return [
-        _choose_row(row, spec, first + i)
+        _choose_row(row, spec, first + i, columns)
         for i, row in enumerate(_penalised(logits, spec, tokens, first, allowed))
     ]
 
@@ -49,14 +53,17 @@ def judge(
     first: int,
     chosen: Sequence[int],
     allowed: torch.Tensor | None = None,
+    columns: Columns | None = None,
 ) -> list[Verdict]:
     """Verdicts on the ids that `tokens` holds at the rows' own places, one for each row that
-    has such an id; `policies.sampling.judge` is the law. Shapes as in `choose`."""
+    has such an id; `policies.sampling.judge` is the law. Shapes as in `choose`;
+    an id without a column has probability zero."""
+    logits, columns = _as_wide_as_needed(logits, spec.params, allowed, columns)
     drafted = tokens[first : first + len(logits)]
     allowed = None if allowed is None else allowed[: len(drafted)]
     rows = _penalised(logits[: len(drafted)], spec, tokens, first, allowed)
     return [
-        _judge_row(row, spec.params, *ids)
+        _judge_row(row, spec.params, *map(columns.column_of, ids))
         for row, *ids in zip(rows, drafted, chosen[: len(drafted)], strict=True)
     ]
 
@@ -73,6 +80,21 @@ def token_logprobs(
         pairs = zip(top.indices.tolist(), (top.values - norm).tolist(), strict=True)
         found.append(TokenLogprobs(float(wide[token] - norm), tuple(pairs)))
     return found
+
+
+def _as_wide_as_needed(
+    logits: torch.Tensor,
+    params: SamplingParams,
+    allowed: torch.Tensor | None,
+    columns: Columns | None,
+) -> tuple[torch.Tensor, Columns]:
+    """A shortened head's rows at full width where a rule goes by id; else as they are."""
+    whole = Columns(logits.shape[-1] if columns is None else columns.vocab_size)
+    if columns is None:
+        return logits, whole
+    if params.has_penalties or params.logit_bias or allowed is not None:
+        return columns.widen(logits), whole
+    return logits, columns
 
 
 def _penalised(
@@ -93,7 +115,10 @@ def _penalised(
     return rows
 
 
-def _judge_row(row: torch.Tensor, params: SamplingParams, drafted: int, chosen: int) -> Verdict:
+def _judge_row(
+    row: torch.Tensor, params: SamplingParams, drafted: int | None, chosen: int | None
+) -> Verdict:
+    """`drafted` and `chosen` are columns of the row; None where the id has none."""
     greedy = params.temperature == 0.0
     scaled = row if greedy else row / params.temperature
     kept = scaled if greedy or not _filters(params, row) else scaled[kept_ids(scaled, params)]
@@ -101,8 +126,8 @@ def _judge_row(row: torch.Tensor, params: SamplingParams, drafted: int, chosen: 
     highest, second = (*torch.topk(kept, min(2, kept.numel())).values.tolist(), -math.inf)[:2]
     least = float(kept.min())
 
-    def logarithm(token: int) -> float:
-        value = float(scaled[token])
+    def logarithm(column: int | None) -> float:
+        value = -math.inf if column is None else float(scaled[column])
         return value - norm if value >= least else -math.inf
 
     return Verdict(
@@ -117,33 +142,40 @@ def _filters(params: SamplingParams, row: torch.Tensor) -> bool:
     return params.min_p > 0.0 or params.top_p < 1.0 or 0 < params.top_k < row.numel()
 
 
-def _choose_row(row: torch.Tensor, spec: SamplingSpec, position: int) -> int:
+def _choose_row(row: torch.Tensor, spec: SamplingSpec, position: int, columns: Columns) -> int:
     params = spec.params
     # All -inf: a draft that lacks every allowed id.
     if params.temperature == 0.0 or float(row.max()) == -math.inf:
-        return int(torch.argmax(row))
+        return int(columns.ids_of(torch.argmax(row)))
     scaled = row / params.temperature
     noise_of = (spec.seed, spec.choice, position)
-    ids = kept_ids(scaled, params) if _filters(params, row) else _contenders(scaled, noise_of)
-    score = scaled[ids].double() + gumbel(*noise_of, ids, row.numel())
+    if _filters(params, row):
+        left = kept_ids(scaled, params)
+    else:
+        left = _contenders(scaled, noise_of, columns)
+    ids = columns.ids_of(left)
+    score = scaled[left].double() + gumbel(*noise_of, ids, columns.vocab_size)
     return int(ids[torch.argmax(score)])
 
 
-def _contenders(scaled: torch.Tensor, noise_of: tuple[int, int, int]) -> torch.Tensor:
-    """Ids that can win the argmax over the whole vocabulary, ascending.
+def _contenders(
+    scaled: torch.Tensor, noise_of: tuple[int, int, int], columns: Columns
+) -> torch.Tensor:
+    """Columns that can win the argmax over the whole row, ascending.
 
     The best of the highest logits sets a score; any other id needs at least that score less
     the lowest of these logits as noise, which the integer hash alone can rule out.
     """
+    size, ids = columns.vocab_size, columns.ids
     top = torch.topk(scaled, min(_FIRST_TRY, scaled.numel()))
-    score = top.values.double() + gumbel(*noise_of, top.indices, scaled.numel())
+    score = top.values.double() + gumbel(*noise_of, columns.ids_of(top.indices), size)
     bound = float(score.max()) - float(top.values[-1])
-    others = ids_with_noise_at_least(*noise_of, scaled.numel(), bound, scaled.device)
+    others = ids_with_noise_at_least(*noise_of, size, bound, scaled.device, ids)
     return torch.unique(torch.cat((top.indices, others)))
 
 
 def kept_ids(scaled: torch.Tensor, params: SamplingParams) -> torch.Tensor:
-    """The ids that min-p, top-k and top-p leave of one row of logits / T, ascending.
+    """The columns that min-p, top-k and top-p leave of one row of logits / T, ascending.
 
     Exact: the number of logits looked at grows until the cut lies within them. What a grammar
     forbids, -inf, is never kept.
