@@ -16,7 +16,8 @@ import torch
 from actors.engine.build import EngineSpec, build_engines
 from actors.engine.invariance import rows_are_invariant
 from actors.engine.seam import Engine
-from actors.engine.transformers_engine import TransformersEngine, weight_bytes
+from actors.engine.sizes import weight_bytes
+from actors.engine.transformers_engine import TransformersEngine
 from actors.lease import ComputeLease
 from actors.messages import StepReply, StepRequest, WorkerReport
 from actors.tiers import TierHost

@@ -11,6 +11,7 @@ from transformers import AutoTokenizer, PreTrainedModel
 
 from actors.engine.attention import KEY_MULTIPLE
 from actors.engine.grammar import GrammarCompiler, Grammars
+from actors.engine.int8 import quantise_linears
 from actors.engine.loader import (
     DTYPES,
     load_config,
@@ -23,6 +24,7 @@ from actors.engine.ngram import NgramEngine
 from actors.engine.packed import pack_linears
 from actors.engine.route import ModelError, Route, fingerprint, read_route
 from actors.engine.seam import Engine
+from actors.engine.shortlist import read_shortlist
 from actors.engine.transformers_engine import TransformersEngine
 from policies.vocabulary import Tier
 
@@ -102,23 +104,39 @@ def _load(
     model_dir = Path(source.model_dir)
     if source.route is None:
         return full if full is not None else load_full(model_dir, dtype, device)
-    route, delta = checked_route(model_dir, Path(source.route))
+    cut = checked_route(model_dir, Path(source.route))
+    route = cut.route
     own_dtype = DTYPES[route.dtype] if route.dtype else dtype
-    if full is not None and own_dtype == dtype:
-        return slim_of(full, route, delta)
-    return load_sliced(model_dir, route, own_dtype, device, delta)
+    if full is not None and own_dtype == dtype and route.weights is None:
+        return slim_of(full, route, cut.delta, cut.shortlist)
+    model = load_sliced(model_dir, route, own_dtype, device, cut.delta, cut.shortlist)
+    if route.weights == "int8":
+        quantise_linears(model)
+    return model
 
 
-def checked_route(model_dir: Path, path: Path) -> tuple[Route, Path | None]:
-    """The route and its delta file, checked against the model."""
+@dataclass(frozen=True, slots=True, eq=False)
+class CheckedRoute:
+    """A route that fits its model, its delta file, and the ids (S,) of its shortlist."""
+
+    route: Route
+    delta: Path | None
+    shortlist: torch.Tensor | None
+
+
+def checked_route(model_dir: Path, path: Path) -> CheckedRoute:
+    """The route and what lies beside it, checked against the model."""
     route = read_route(path)
-    route.check(fingerprint(model_dir), load_config(model_dir).num_hidden_layers, path)
-    if route.delta is None:
-        return route, None
-    delta = path.parent / route.delta
-    if not delta.is_file():
-        raise ModelError(f"route {path}: delta {route.delta} is not beside it")
-    return route, delta
+    config = load_config(model_dir)
+    route.check(fingerprint(model_dir), config.num_hidden_layers, path)
+    beside = {"delta": route.delta, "shortlist": route.shortlist}
+    files = {key: path.parent / name for key, name in beside.items() if name is not None}
+    for key, file in files.items():
+        if not file.is_file():
+            raise ModelError(f"route {path}: {key} {file.name} is not beside it")
+    shortlist = files.get("shortlist")
+    ids = None if shortlist is None else read_shortlist(shortlist, config.vocab_size)
+    return CheckedRoute(route, files.get("delta"), ids)
 
 
 def check_same_tokenizer(full_dir: Path, draft_dir: Path) -> None:

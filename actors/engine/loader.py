@@ -13,8 +13,7 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
+from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
@@ -25,7 +24,20 @@ from transformers import (
 )
 
 from actors.engine.attention import ATTENTION_NAME
+from actors.engine.delta import Delta
+from actors.engine.halves import remove_half
 from actors.engine.route import ModelError, Route
+from actors.engine.shortlist import ShortHead
+from actors.engine.weights import (
+    HEAD,
+    halves_left_out,
+    is_kept,
+    layer_of,
+    read_tensors,
+    renamed,
+    tensor_names,
+    weight_files,
+)
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -59,23 +71,37 @@ def load_full(model_dir: Path, dtype: torch.dtype, device: torch.device) -> PreT
     return _checked(model, loaded, model_dir, device)
 
 
-def slim_of(full: PreTrainedModel, route: Route, delta_path: Path | None) -> PreTrainedModel:
-    """The routed model that shares every tensor with `full`; a delta copies what it changes.
+def slim_of(
+    full: PreTrainedModel,
+    route: Route,
+    delta_path: Path | None,
+    shortlist: torch.Tensor | None = None,
+) -> PreTrainedModel:
+    """The routed model that shares every tensor with `full`; a delta copies what it changes, a
+    shortlist, ids (S,), the rows of the head.
 
     Layers keep their index of the full model, by which the slim's own cache is keyed.
     """
+    names = full.state_dict().keys()
+    delta = _read_delta(delta_path, names, route, shortlist)
     slim = _shell(full)
     inner = slim._modules["model"] = _shell(full.model)
     slim.config = inner.config = routed_config(full.config, route)
-    layers = [full.model.layers[i] for i in route.kept_layers]
-    if delta_path is not None:
-        delta = _read_delta(delta_path, full.state_dict(), route)
-        with readable(f"delta {delta_path}"):
-            layers = [
-                _changed(layer, f"model.layers.{i}.", delta)
-                for i, layer in zip(route.kept_layers, layers, strict=True)
-            ]
+    layers: list[nn.Module] = []
+    for i in route.kept_layers:
+        layer = _changed(full.model.layers[i], f"model.layers.{i}.", delta)
+        if halves := halves_left_out(route, i):
+            layer = _shell(layer)
+            for half in halves:
+                remove_half(layer, half)
+        layers.append(layer)
     inner._modules["layers"] = nn.ModuleList(layers)
+    if _NORM in delta.targets:
+        inner._modules["norm"] = _changed(full.model.norm, "model.norm.", delta)
+    if shortlist is not None:
+        head = ShortHead.of(full.lm_head, shortlist)
+        head._modules["rows"] = _changed(head.rows, "lm_head.", delta)
+        slim._modules["lm_head"] = head
     return slim
 
 
@@ -85,21 +111,25 @@ def load_sliced(
     dtype: torch.dtype,
     device: torch.device,
     delta_path: Path | None = None,
+    shortlist: torch.Tensor | None = None,
 ) -> PreTrainedModel:
-    """The routed model alone: its kept layers, embedding, norm and head are read, no more."""
+    """The routed model alone: its kept layers, embedding, norm and head are read, no more; with
+    a shortlist, ids (S,), only those rows of the head."""
     config = routed_config(load_config(model_dir), route)
+    if shortlist is not None:
+        config.tie_word_embeddings = False
     new_index = {old: new for new, old in enumerate(route.kept_layers)}
     with readable(f"model {model_dir}"):
-        names = {name: path for path in _weight_files(model_dir) for name in _names(path)}
-        delta = {} if delta_path is None else _read_delta(delta_path, names, route)
+        names = {n: path for path in weight_files(model_dir) for n in tensor_names(path)}
+        delta = _read_delta(delta_path, names, route, shortlist)
         # Cast, then changed: as `slim_of` does it, so that both slims are the same model.
         state = {
-            _renamed(name, new_index): _add_delta(tensor.to(dtype), name, delta)
-            for name, tensor in _read_tensors(names, new_index)
+            renamed(name, new_index): delta.added_to(tensor.to(dtype), name)
+            for name, tensor in read_tensors(names, route, shortlist)
         }
     with readable(f"model {model_dir}"):
+        model_class = _cut_class(MODEL_FOR_CAUSAL_LM_MAPPING[type(config)], route, shortlist)
         # The auto class insists on a path; the class it would pick takes a state dict alone.
-        model_class: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
         model, loaded = model_class.from_pretrained(
             None,
             config=config,
@@ -109,7 +139,10 @@ def load_sliced(
             output_loading_info=True,
             **_LOCAL,
         )
-    return _checked(model, loaded, model_dir, device)
+    model = _checked(model, loaded, model_dir, device)
+    if shortlist is not None:
+        model.lm_head = ShortHead(model.lm_head, shortlist)
+    return model
 
 
 def routed_config(config: PretrainedConfig, route: Route) -> PretrainedConfig:
@@ -124,6 +157,7 @@ def routed_config(config: PretrainedConfig, route: Route) -> PretrainedConfig:
 
 _LOCAL: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
 _REASON_CHARS = 300
+_NORM = "model.norm.weight"
 _UNREADABLE = (
     OSError,
     ValueError,
@@ -169,83 +203,52 @@ def _shell(module: Any) -> Any:
     return shell
 
 
-def _weight_files(model_dir: Path) -> list[Path]:
-    files = sorted(model_dir.glob("*.safetensors"))
-    if not files:
-        raise ModelError(f"model {model_dir}: no .safetensors file there")
-    return files
-
-
-def _names(path: Path) -> list[str]:
-    with safe_open(path, framework="pt") as file:
-        return list(file.keys())
-
-
-def _read_tensors(
-    names: Mapping[str, Path], kept: Collection[int]
-) -> Iterator[tuple[str, torch.Tensor]]:
-    """The tensors that a route needs, one at a time; `names` says in which file each is."""
-    for name, path in names.items():
-        if (layer := _layer_of(name)) is None or layer in kept:
-            with safe_open(path, framework="pt") as file:
-                yield name, file.get_tensor(name)
-
-
-def _read_delta(path: Path, known: Collection[str], route: Route) -> dict[str, torch.Tensor]:
-    """A delta's tensors; ModelError unless each changes a parameter of a kept layer."""
-    with readable(f"delta {path}"):
-        delta = load_file(path)
-    for name in delta:
-        target = name.removesuffix(".lora_a").removesuffix(".lora_b")
-        if target not in known or _layer_of(target) not in route.kept_layers:
+def _read_delta(
+    path: Path | None, names: Collection[str], route: Route, shortlist: torch.Tensor | None
+) -> Delta:
+    """A route's delta, empty without a path; ModelError where it changes what it may not."""
+    if path is None:
+        return Delta(Path(), {})
+    delta = Delta.read(path)
+    for target in sorted(delta.targets):
+        if target == HEAD and shortlist is not None:
+            continue
+        layered = layer_of(target) is not None and is_kept(target, names, route)
+        if target not in names or not (layered or target == _NORM):
             raise ModelError(f"delta {path}: {target} is no parameter of a kept layer")
-        halves = {f"{target}.lora_a", f"{target}.lora_b"}
-        if name in halves and not halves <= delta.keys():
-            raise ModelError(f"delta {path}: {target} has one half of a product only")
     return delta
 
 
-def _layer_of(name: str) -> int | None:
-    parts = name.split(".")
-    return int(parts[2]) if parts[:2] == ["model", "layers"] else None
+def _cut_class(model_class: Any, route: Route, shortlist: torch.Tensor | None) -> Any:
+    """A class of the model's kind whose instances have only what the route keeps, so that
+    transformers asks for these tensors and makes no others."""
+    if shortlist is None and not route.no_attention and not route.no_mlp:
+        return model_class
+
+    def init(self: Any, config: PretrainedConfig) -> None:
+        model_class.__init__(self, config)
+        for old, layer in zip(route.kept_layers, self.model.layers, strict=True):
+            for half in halves_left_out(route, old):
+                remove_half(layer, half)
+        if shortlist is not None:
+            head = self.lm_head
+            self.lm_head = nn.Linear(head.in_features, len(shortlist), head.bias is not None)
+
+    # transformers reads the source of a class's module to learn what its attention can do.
+    body = {"__init__": init, "__module__": model_class.__module__}
+    return type(model_class.__name__, (model_class,), body)
 
 
-def _renamed(name: str, new_index: Mapping[int, int]) -> str:
-    layer = _layer_of(name)
-    if layer is None:
-        return name
-    parts = name.split(".")
-    parts[2] = str(new_index[layer])
-    return ".".join(parts)
-
-
-def _add_delta(tensor: torch.Tensor, name: str, delta: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    if name in delta:
-        change = delta[name].float()
-    elif f"{name}.lora_a" in delta:
-        change = delta[f"{name}.lora_b"].float() @ delta[f"{name}.lora_a"].float()
-    else:
-        return tensor
-    if change.shape != tensor.shape:
-        shapes = f"{list(change.shape)} to {list(tensor.shape)}"
-        raise ModelError(f"delta of {name}: cannot add {shapes}")
-    return (tensor.float() + change).to(tensor.dtype)
-
-
-def _changed(layer: nn.Module, prefix: str, delta: Mapping[str, torch.Tensor]) -> nn.Module:
-    """The layer itself, or a copy with the delta added where the delta names it."""
-    touched = {
-        name.removeprefix(prefix).removesuffix(".lora_a").removesuffix(".lora_b")
-        for name in delta
-        if name.startswith(prefix)
-    }
+def _changed(module: nn.Module, prefix: str, delta: Delta) -> nn.Module:
+    """The module itself, or a copy with the delta added where the delta names it."""
+    touched = {t.removeprefix(prefix) for t in delta.targets if t.startswith(prefix)}
     if not touched:
-        return layer
-    memo = {id(p): p for name, p in layer.named_parameters() if name not in touched}
-    layer = copy.deepcopy(layer, memo)
+        return module
+    memo = {id(p): p for name, p in module.named_parameters() if name not in touched}
+    module = copy.deepcopy(module, memo)
     with torch.no_grad():
-        for name, parameter in layer.named_parameters():
+        for name, parameter in module.named_parameters():
             if name in touched:
                 host = parameter.detach().cpu()
-                parameter.copy_(_add_delta(host, prefix + name, delta))
-    return layer
+                parameter.copy_(delta.added_to(host, prefix + name))
+    return module

@@ -1,9 +1,18 @@
-"""Route files: which layers of a model a slim verifier keeps.
+"""Route files: what of a model a slim verifier or a draft keeps, and how it is changed.
 
-JSON, checked at the edge: format, model fingerprint, kept layers, and optionally a weights
-delta beside the file (safetensors) and a dtype of its own. A delta holds, per parameter of
-the full model, either `NAME` (added to the weight) or `NAME.lora_a` (rank, in) and
-`NAME.lora_b` (out, rank), whose product is added.
+JSON, checked at the edge; files that it names lie beside it, and layers are numbered as in
+the full model.
+
+- `kept_layers`; `no_attention` and `no_mlp`: those of them whose attention or MLP, with its
+  norms, is skipped.
+- `delta`: safetensors with what is added to parameters of the kept layers, to
+  `model.norm.weight` and, where the head is shortened, to the rows left of `lm_head.weight`. Per
+  parameter: `NAME` of its shape; or `NAME` as int8 and `NAME.scale` (float32, one per row of
+  NAME), whose product is added; or `NAME.lora_a` (rank, in) and `NAME.lora_b` (out, rank),
+  whose product is added.
+- `shortlist`: safetensors with `ids` (S,), the only ids that the output head is computed for.
+- `dtype`: its own; `weights` "int8": weight-only int8 of the linear layers and the head, after
+  the delta.
 """
 
 from __future__ import annotations
@@ -36,7 +45,7 @@ class ModelError(Exception):
 
 
 class Route(BaseModel):
-    """A layer mask of one model."""
+    """A cut of one model; see the module."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -44,8 +53,12 @@ class Route(BaseModel):
     model_fingerprint: str
     num_layers: Annotated[int, Field(ge=1)]
     kept_layers: tuple[Annotated[int, Field(ge=0)], ...]
+    no_attention: tuple[int, ...] = ()
+    no_mlp: tuple[int, ...] = ()
     delta: str | None = None
+    shortlist: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    weights: Literal["int8"] | None = None
     figures: Mapping[str, float] = Field(default_factory=dict)
 
     def check(self, fingerprint: str, num_layers: int, path: Path) -> None:
@@ -62,6 +75,16 @@ class Route(BaseModel):
         if not kept or list(kept) != sorted(set(kept)) or kept[-1] >= num_layers:
             raise ModelError(
                 f"route {path}: kept_layers must be ascending, distinct and below {num_layers}"
+            )
+        for key, layers in (("no_attention", self.no_attention), ("no_mlp", self.no_mlp)):
+            if list(layers) != sorted(set(layers) & set(kept)):
+                raise ModelError(
+                    f"route {path}: {key} must be ascending, distinct and of kept_layers"
+                )
+        if both := sorted({*self.no_attention} & {*self.no_mlp}):
+            raise ModelError(
+                f"route {path}: no_attention and no_mlp share layer {both[0]}; a layer with"
+                " neither belongs out of kept_layers"
             )
 
 

@@ -5,7 +5,7 @@ It knows a model object, slots and the sampler; not where the weights came from.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +16,11 @@ from transformers import PreTrainedModel
 from actors.engine import sampler
 from actors.engine.attention import ROW_MULTIPLE, Span, build_group, plan_groups, round_up
 from actors.engine.grammar import Grammars
+from actors.engine.halves import NoAttention
 from actors.engine.kv import Slot, SlotCache, SlotTable
-from actors.engine.packed import PackedLinear
 from actors.engine.seam import Context, EngineStats, Extend, Propose, Row
+from actors.engine.shortlist import Columns, ShortHead
+from actors.engine.sizes import weight_bytes
 from policies.vocabulary import TokenLogprobs, Verdict
 
 
@@ -35,7 +37,8 @@ class _Pending:
 
 
 Read = Callable[[torch.Tensor, Extend, int], list[Any]]
-"""Takes logits (rows, V) of a request; the first row follows that many tokens."""
+"""Takes logits of a request, (rows, V) or of a shortened head (rows, S); the first row follows
+that many tokens."""
 
 
 class TransformersEngine:
@@ -59,6 +62,7 @@ class TransformersEngine:
         self._model = model.eval()
         self._own_vocab = model.config.vocab_size
         self._vocab_size = vocab_size or self._own_vocab
+        self._columns = _columns(model, self._vocab_size)
         self._device = model.device
         self._budget = token_budget
         self._window = _sliding_window(model)
@@ -85,7 +89,7 @@ class TransformersEngine:
     @torch.inference_mode()
     def logits(self, requests: Sequence[Extend]) -> list[list[torch.Tensor]]:
         """As `extend`, but the raw logits of each scored row, shape (V,), instead of g."""
-        return self._run(requests, lambda rows, request, first: list(rows.clone()))
+        return self._run(requests, lambda rows, *_: list(self._columns.widen(rows.clone())))
 
     def propose(self, requests: Sequence[Propose]) -> list[list[int]]:
         """See Engine; one forward a token for all sessions that still want one."""
@@ -145,21 +149,23 @@ class TransformersEngine:
     def _choices(self, logits: torch.Tensor, request: Extend, first: int) -> list[int]:
         context = request.context
         allowed = self._allowed(context, first, len(logits))
-        return sampler.choose(logits, context.sampling, context.tokens, first, allowed)
+        asked = (logits, context.sampling, context.tokens, first)
+        return sampler.choose(*asked, allowed, self._columns)
 
     def _rows_of(self, logits: torch.Tensor, request: Extend, first: int) -> list[Row]:
         context = request.context
         asked = (logits, context.sampling, context.tokens, first)
         allowed = self._allowed(context, first, len(logits))
-        chosen = sampler.choose(*asked, allowed)
+        chosen = sampler.choose(*asked, allowed, self._columns)
         count = len(chosen)
         verdicts: list[Verdict | None] = [None] * count
         logprobs: list[TokenLogprobs | None] = [None] * count
         if request.judge:
-            found = sampler.judge(*asked, chosen, allowed)
+            found = sampler.judge(*asked, chosen, allowed, self._columns)
             verdicts[: len(found)] = found
         if request.num_logprobs is not None:
-            logprobs[:] = sampler.token_logprobs(logits, chosen, request.num_logprobs)
+            wide = self._columns.widen(logits)
+            logprobs[:] = sampler.token_logprobs(wide, chosen, request.num_logprobs)
         return [Row(*row) for row in zip(chosen, verdicts, logprobs, strict=True)]
 
     def _allowed(self, context: Context, first: int, num_rows: int) -> torch.Tensor | None:
@@ -226,7 +232,8 @@ class TransformersEngine:
     def _logits(
         self, ids: list[int], positions: list[int], scored: list[int], spans: Sequence[Span]
     ) -> torch.Tensor:
-        """One packed forward; returns the scored rows' logits, shape (len(scored), V).
+        """One packed forward; returns the scored rows' logits, shape (len(scored), V), or
+        (len(scored), S) of a shortened head.
 
         Rows are padded to ROW_MULTIPLE, in the pack and for the head; padding rows are
         written nowhere.
@@ -252,7 +259,10 @@ class TransformersEngine:
             groups=groups,
         )
         # Columns that the full model has not are cut off, those that it has alone are impossible.
-        logits = out.logits[0, : len(scored), : self._vocab_size]
+        logits = out.logits[0, : len(scored)]
+        if self._columns.ids is not None:
+            return logits[:, : len(self._columns.ids)]
+        logits = logits[:, : self._vocab_size]
         if (lacking := self._vocab_size - self._own_vocab) > 0:
             logits = nn.functional.pad(logits, (0, lacking), value=float("-inf"))
         return logits
@@ -271,18 +281,13 @@ def _cached_layers(model: PreTrainedModel) -> list[tuple[int, int, int]]:
     config = model.config
     heads = config.num_key_value_heads
     dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return [(layer.self_attn.layer_idx, heads, dim) for layer in model.model.layers]
+    attentions = [layer.self_attn for layer in model.model.layers]
+    return [(a.layer_idx, heads, dim) for a in attentions if not isinstance(a, NoAttention)]
 
 
-def weight_bytes(models: Iterable[nn.Module]) -> int:
-    """Bytes of all distinct parameters, buffers and packed weights; shared ones count once."""
-    dense: dict[int, int] = {}
-    packed: dict[int, int] = {}
-    for model in models:
-        for tensor in (*model.parameters(), *model.buffers()):
-            storage = tensor.untyped_storage()
-            dense[storage.data_ptr()] = storage.nbytes()
-        for module in model.modules():
-            if isinstance(module, PackedLinear):
-                packed[id(module)] = module.packed_bytes
-    return sum(dense.values()) + sum(packed.values())
+def _columns(model: PreTrainedModel, vocab_size: int) -> Columns:
+    """Of the model's logits, as far as the full model has their ids."""
+    head = model.lm_head
+    if not isinstance(head, ShortHead):
+        return Columns(vocab_size)
+    return Columns(vocab_size, head.ids[head.ids < vocab_size])

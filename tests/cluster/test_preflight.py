@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -256,6 +257,9 @@ def test_draft_with_another_tokenizer_is_refused_with_the_reason(root: Path):
         ({"format": "viaserve-route-9"}, "format:"),
         ({"colour": "red"}, "colour:"),
         ({"delta": "missing.safetensors"}, "delta missing.safetensors is not beside it"),
+        ({"shortlist": "missing.safetensors"}, "shortlist missing.safetensors is not beside it"),
+        ({"no_attention": [1]}, "no_attention must be ascending, distinct and of kept_layers"),
+        ({"weights": "int3"}, "weights:"),
     ],
 )
 @pytest.mark.parametrize("tier", ["slim", "draft"])
@@ -265,6 +269,16 @@ def test_route_of_another_model_is_refused(root: Path, tier: str, changes, says:
     text = refused(config(root, **{tier: section}), ModelError)
     assert path in text
     assert says in text
+
+
+def test_a_cut_route_is_sound_and_its_shortlist_is_looked_into(root: Path):
+    changes = {"no_attention": [0], "no_mlp": [2], "weights": "int8", "shortlist": "s.safetensors"}
+    path = route(root, **changes)
+    save_file({"ids": torch.tensor([0, 1, 2])}, root / "s.safetensors")
+    assert check(config(root, slim={"route": path})).sources[Tier.SLIM].route == path
+    save_file({"ids": torch.tensor([0, len(WORDS)])}, root / "s.safetensors")
+    text = refused(config(root, slim={"route": path}), ModelError)
+    assert f"distinct and below {len(WORDS)}" in text
 
 
 @pytest.mark.parametrize(

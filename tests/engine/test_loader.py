@@ -17,7 +17,7 @@ from actors.engine.build import checked_route as check_route
 from actors.engine.loader import load_config, load_full, load_sliced, slim_of
 from actors.engine.route import ModelError, Route, fingerprint, read_route
 from actors.engine.seam import Extend
-from actors.engine.transformers_engine import weight_bytes
+from actors.engine.sizes import weight_bytes
 from policies.vocabulary import Tier
 from tests.engine.toys import (
     ARCHITECTURES,
@@ -161,7 +161,8 @@ def test_a_delta_changes_both_slims_alike_and_the_full_model_not(
     [
         ({"model.layers.2.mlp.gate_proj.weight": (192, 96)}, "no parameter of a kept layer"),
         ({"model.layers.1.mlp.gate.weight": (192, 96)}, "no parameter of a kept layer"),
-        ({"model.norm.weight": (96,)}, "no parameter of a kept layer"),
+        ({"model.embed_tokens.weight": (256, 96)}, "no parameter of a kept layer"),
+        ({"lm_head.weight": (256, 96)}, "no parameter of a kept layer"),
         ({f"{GATE}.lora_a": (4, 96)}, "one half"),
         ({f"{GATE}.lora_a": (4, 96), f"{GATE}.lora_b": (192, 5)}, "multiplied"),
         ({GATE: (96,)}, "cannot add"),
@@ -190,10 +191,24 @@ def write_route(folder: Path, model_dir: Path, **changes) -> Path:
 
 def test_a_good_route_is_read(toy_dirs, tmp_path):
     (tmp_path / "delta.safetensors").touch()
-    path = write_route(tmp_path, toy_dirs["llama"], delta="delta.safetensors", dtype="bfloat16")
-    route, delta = check_route(toy_dirs["llama"], path)
-    assert (route.kept_layers, route.dtype) == (KEPT, "bfloat16")
-    assert delta == tmp_path / "delta.safetensors"
+    save_file({"ids": torch.tensor([1, 4])}, tmp_path / "short.safetensors")
+    path = write_route(
+        tmp_path,
+        toy_dirs["llama"],
+        delta="delta.safetensors",
+        dtype="bfloat16",
+        weights="int8",
+        shortlist="short.safetensors",
+        no_attention=[3],
+        no_mlp=[0, 1],
+    )
+    cut = check_route(toy_dirs["llama"], path)
+    assert (cut.route.kept_layers, cut.route.dtype) == (KEPT, "bfloat16")
+    assert (cut.route.no_attention, cut.route.no_mlp) == ((3,), (0, 1))
+    assert cut.route.weights == "int8"
+    assert cut.delta == tmp_path / "delta.safetensors"
+    assert cut.shortlist is not None
+    assert cut.shortlist.tolist() == [1, 4]
 
 
 @pytest.mark.parametrize(
@@ -211,6 +226,13 @@ def test_a_good_route_is_read(toy_dirs, tmp_path):
         ({"dtype": "int3"}, "dtype"),
         ({"dleta": "x"}, "dleta"),
         ({"delta": "absent.safetensors"}, "absent.safetensors"),
+        ({"shortlist": "absent.safetensors"}, "shortlist absent.safetensors"),
+        ({"weights": "int4"}, "weights"),
+        ({"no_attention": [2]}, "no_attention"),
+        ({"no_attention": [1, 0]}, "no_attention"),
+        ({"no_mlp": [1, 1]}, "no_mlp"),
+        ({"no_mlp": ["first"]}, "no_mlp"),
+        ({"no_attention": [0, 3], "no_mlp": [3]}, "share layer 3"),
     ],
 )
 def test_a_route_that_does_not_fit_is_refused_by_key(toy_dirs, tmp_path, changes, key):
