@@ -55,7 +55,8 @@ def heal(job: HealJob, watch: Watch) -> tuple[Likeness, Likeness]:
     short = head.of(ids)
     # The delta that a route has already is healed away with the rest: it begins from full's
     # own weights, as its new delta will be added to those.
-    student = low_rank(load_student(job.model_dir, route, job.device), short, job.rank)
+    bare = load_student(job.model_dir, route, job.device)
+    student = low_rank(bare, short, job.rank, job.schedule.seed)
     judged = student.with_head(head)
     chats = corpus.read(held).take(slice(job.held_out_chats))
     before = held_out(judged, head, chats, job.temperature)

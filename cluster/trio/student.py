@@ -42,8 +42,10 @@ def whole(model: PreTrainedModel, head: Head) -> Student:
     return Student(_hidden_of(model), head, trained)
 
 
-def low_rank(model: PreTrainedModel, head: Head, rank: int) -> Student:
-    """Two thin matrices beside every projection learn (LoRA, arXiv 2106.09685)."""
+def low_rank(model: PreTrainedModel, head: Head, rank: int, seed: int) -> Student:
+    """Two thin matrices beside every projection learn (LoRA, arXiv 2106.09685); `seed` is that
+    of their first values."""
+    torch.manual_seed(seed)
     config = LoraConfig(
         r=rank, lora_alpha=rank, target_modules=PROJECTIONS, lora_dropout=0.0, bias="none"
     )

@@ -1,0 +1,173 @@
+"""Laws of healing and distillation: they bring a student nearer to full, a killed job goes on as
+if it had not been, and what is written is what was trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from actors.engine.build import EngineSpec, TierSource, build_engines
+from actors.engine.loader import load_sliced
+from actors.engine.route import ModelError, Route, fingerprint, read_route
+from actors.engine.seam import Extend
+from cluster.trio.corpus import Corpus
+from cluster.trio.distil import DistilJob, default_layers, distil
+from cluster.trio.heal import HealJob, heal
+from cluster.trio.losses import LOSSES, loss_and_gradient
+from cluster.trio.report import Watch
+from cluster.trio.teacher import load_head
+from cluster.trio.train import Schedule, held_out
+from policies.vocabulary import Tier
+from tests.engine.toys import VOCAB, context
+from tests.trio.toys import CHATS, TOKENS
+
+STEPS = 30
+SCHEDULE = Schedule(tokens=STEPS * CHATS * TOKENS, batch=CHATS, rate=3e-3, checkpoint_s=0.0)
+
+
+class Killed(Exception):
+    """Stands for a kill: nothing after it is written."""
+
+
+class Counting(Watch):
+    """A watch that ends the job after some steps."""
+
+    def __init__(self, last: int | None = None) -> None:
+        super().__init__(SCHEDULE.tokens)
+        self.steps = 0
+        self._last = last
+
+    def step(self, tokens: int, loss: float) -> None:
+        self.steps += 1
+        if self.steps == self._last:
+            raise Killed
+
+
+def distil_job(model: Path, corpus: Path, out: Path, **more) -> DistilJob:
+    return DistilJob(model, corpus, out, (0, 6), 200, SCHEDULE, temperature=1.0, **more)
+
+
+def heal_job(model: Path, corpus: Path, out: Path) -> HealJob:
+    route = Route(model_fingerprint=fingerprint(model), num_layers=7, kept_layers=(0, 4, 6))
+    path = out.with_name("bare.json")
+    path.write_text(route.model_dump_json())
+    return HealJob(model, corpus, path, out, 8, SCHEDULE, shortlist=VOCAB, temperature=1.0)
+
+
+@pytest.mark.parametrize("kind", LOSSES)
+def test_the_written_gradient_is_autograds(kind):
+    torch.manual_seed(0)
+    student, full = torch.randn(5, 40, requires_grad=True), torch.randn(5, 40)
+    log_student, target = student.log_softmax(-1), full.softmax(-1)
+    loss = torch.zeros(())
+    if kind != "tv":
+        loss = loss + nn.functional.kl_div(log_student, target, reduction="batchmean")
+    if kind != "kl":
+        loss = loss + 0.5 * (log_student.exp() - target).abs().sum(-1).mean()
+    loss.backward()
+    value, gradient = loss_and_gradient(student.detach(), full, kind)
+    assert value == pytest.approx(loss.item(), rel=1e-5)
+    torch.testing.assert_close(gradient, student.grad)
+
+
+@pytest.mark.parametrize("softcap", [None, 5.0])
+def test_a_heads_gradient_is_autograds(softcap):
+    torch.manual_seed(0)
+    from cluster.trio.teacher import Head
+
+    head = Head(torch.randn(30, 8), softcap)
+    hidden = torch.randn(4, 8, requires_grad=True)
+    logits = head.logits(hidden)
+    at_logits = torch.randn(4, 30)
+    (logits * at_logits).sum().backward()
+    torch.testing.assert_close(head.gradient(logits.detach(), at_logits), hidden.grad)
+
+
+def test_a_distilled_draft_is_nearer_to_full(idle_dir, corpus_dir, tmp_path):
+    before, after = distil(distil_job(idle_dir, corpus_dir, tmp_path / "draft.json"), Counting())
+    assert after.kl < 0.8 * before.kl
+    assert after.coupling > before.coupling
+
+
+def test_a_healed_slim_is_nearer_to_full(idle_dir, corpus_dir, tmp_path):
+    before, after = heal(heal_job(idle_dir, corpus_dir, tmp_path / "slim.json"), Counting())
+    assert after.kl < 0.8 * before.kl
+    assert after.coupling > before.coupling
+
+
+def test_what_is_written_is_what_was_trained(idle_dir, corpus_dir, tmp_path):
+    out = tmp_path / "slim.json"
+    _, after = heal(heal_job(idle_dir, corpus_dir, out), Counting())
+    route = read_route(out)
+    served = load_sliced(
+        idle_dir, route, torch.float32, torch.device("cpu"), tmp_path / str(route.delta)
+    )
+    served.set_attn_implementation("sdpa")
+    head = load_head(idle_dir, torch.bfloat16)
+    from cluster.trio.student import whole
+
+    chats = Corpus(corpus_dir).read(1)
+    again = held_out(whole(served, head), head, chats, 1.0)
+    assert again.kl == pytest.approx(after.kl, rel=0.05)
+
+
+def test_a_distilled_draft_is_served_with_its_short_head(idle_dir, corpus_dir, tmp_path):
+    out = tmp_path / "draft.json"
+    distil(distil_job(idle_dir, corpus_dir, out, weights="int8"), Counting())
+    spec = EngineSpec(
+        tiers={Tier.DRAFT: TierSource(str(idle_dir), str(out))},
+        dtype="float32",
+        device="cpu",
+        num_slots=1,
+        slot_tokens=64,
+        token_budget=32,
+        vocab_size=VOCAB,
+    )
+    engine = build_engines(spec)[Tier.DRAFT]
+    tokens = Corpus(corpus_dir).read(1).ids[0, :32].tolist()
+    [chosen] = engine.extend([Extend(context("s", tokens), 32, 8)])
+    assert len(chosen) == 8
+    assert all(0 <= token < VOCAB for token in chosen)
+
+
+@pytest.mark.parametrize(("job_of", "run"), [(distil_job, distil), (heal_job, heal)])
+def test_a_killed_job_goes_on_where_it_was(idle_dir, corpus_dir, tmp_path, job_of, run):
+    whole, broken = tmp_path / "whole.json", tmp_path / "broken.json"
+    run(job_of(idle_dir, corpus_dir, whole), Counting())
+    with pytest.raises(Killed):
+        run(job_of(idle_dir, corpus_dir, broken), Counting(last=12))
+    assert not broken.exists()
+    watch = Counting()
+    run(job_of(idle_dir, corpus_dir, broken), watch)
+    # The step that was cut had not been saved yet.
+    assert watch.steps == STEPS - 11
+    assert broken.with_suffix(".safetensors").read_bytes() == (
+        whole.with_suffix(".safetensors").read_bytes()
+    )
+
+
+def test_a_checkpoint_of_another_schedule_is_refused(idle_dir, corpus_dir, tmp_path):
+    out = tmp_path / "draft.json"
+    distil(distil_job(idle_dir, corpus_dir, out), Counting())
+    other = Schedule(tokens=SCHEDULE.tokens, batch=CHATS, rate=1e-4)
+    job = DistilJob(idle_dir, corpus_dir, out, (0, 6), 200, other)
+    with pytest.raises(ModelError, match=r"rate 0\.003, not 0\.0001"):
+        distil(job, Counting())
+
+
+def test_text_of_another_model_is_refused(corpus_dir, tmp_path):
+    from tests.engine.toys import save_toy
+
+    other = save_toy(tmp_path / "other", "llama", seed=9)
+    with pytest.raises(ModelError, match="written by model"):
+        distil(distil_job(other, corpus_dir, tmp_path / "draft.json"), Counting())
+
+
+def test_a_draft_keeps_the_first_layers_and_the_last():
+    assert default_layers(30, 3) == (0, 1, 29)
+    assert default_layers(30, 1) == (29,)
+    with pytest.raises(ModelError, match="1 to 30"):
+        default_layers(30, 31)
