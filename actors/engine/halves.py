@@ -48,7 +48,8 @@ def parts_of(half: str, parts: Collection[str]) -> frozenset[str]:
     for halves in _HALVES:
         if frozenset().union(*halves.values()) == frozenset(parts):
             return halves[half]
-    raise ModelError(f"layers of {', '.join(sorted(parts))} cannot be halved")
+    listed = ", ".join(sorted(parts))
+    raise ModelError(f"layers of {listed} cannot be halved: no_attention and no_mlp must be empty")
 
 
 def remove_half(layer: nn.Module, half: str) -> None:

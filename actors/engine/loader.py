@@ -213,8 +213,8 @@ def _read_delta(
     for target in sorted(delta.targets):
         if target == HEAD and shortlist is not None:
             continue
-        layered = layer_of(target) is not None and is_kept(target, names, route)
-        if target not in names or not (layered or target == _NORM):
+        changeable = target == _NORM or layer_of(target) is not None
+        if target not in names or not changeable or not is_kept(target, names, route):
             raise ModelError(f"delta {path}: {target} is no parameter of a kept layer")
     return delta
 
