@@ -12,12 +12,14 @@ from cluster import __version__
 from cluster.config import DEFAULT_CONFIG, ConfigError, load
 from cluster.quality.command import quality
 from cluster.trio.commands import corpus, distill, heal
+from cluster.trio.route_command import route
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 cli.command()(quality)
 cli.command()(corpus)
 cli.command()(distill)
 cli.command()(heal)
+cli.command()(route)
 
 
 @cli.command()

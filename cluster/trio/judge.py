@@ -1,0 +1,94 @@
+"""Judges a candidate route: how like full it chooses, over prepared rows.
+
+One model in memory; a candidate shares its tensors, so it costs nothing but its forwards.
+Stock attention, no cache: this is text that is written already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from actors.engine.loader import DTYPES, load_config, readable, slim_of
+from actors.engine.route import Route
+from cluster.trio.likeness import Likeness, likeness, mean
+from cluster.trio.rows import Rows
+from cluster.trio.teacher import Head, load_head
+
+_BATCH_TOKENS = 2048
+_CHUNK_ROWS = 32
+"""Rows whose logits are in memory at a time. More are slower on CPU: with a vocabulary of 49,152
+256 rows took twice as long, since they leave the caches."""
+_CHUNK_ROWS_GPU = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What judges run on. `temperature`: of the coupling M."""
+
+    model_dir: Path
+    dtype: str
+    device: str
+    threads: int
+    temperature: float
+
+
+class Judge:
+    """Holds a model and sets of rows."""
+
+    def __init__(self, bench: Bench, sets: Sequence[Rows]) -> None:
+        torch.set_num_threads(bench.threads)
+        self._bench, self._sets = bench, sets
+        self._full = load_stock(bench.model_dir, bench.dtype, bench.device)
+        head = load_head(bench.model_dir, DTYPES[bench.dtype])
+        self._head = Head(head.weight.to(self._full.device), head.softcap)
+        self._chunk = _CHUNK_ROWS if self._full.device.type == "cpu" else _CHUNK_ROWS_GPU
+
+    @torch.inference_mode()
+    def judge(self, route: Route, which: int) -> Likeness:
+        """Of the candidate, over the set with number `which`."""
+        rows = self._sets[which]
+        slim = slim_of(self._full, route, None)
+        batch = max(1, _BATCH_TOKENS // rows.ids.shape[1])
+        hidden = torch.cat(
+            [
+                last_hidden(slim, ids)[scored.to(slim.device)]
+                for ids, scored in zip(rows.ids.split(batch), rows.scored.split(batch), strict=True)
+            ]
+        )
+        pairs = zip(hidden.split(self._chunk), rows.hidden.split(self._chunk), strict=True)
+        return mean(
+            self._likeness(of_slim, of_full.to(hidden.device)) for of_slim, of_full in pairs
+        )
+
+    def _likeness(self, of_slim: torch.Tensor, of_full: torch.Tensor) -> Likeness:
+        slim, full = self._head.logits(of_slim), self._head.logits(of_full)
+        return likeness(slim, full, self._bench.temperature)
+
+
+def load_stock(model_dir: Path, dtype: str, device: str) -> PreTrainedModel:
+    """A whole model with transformers' own attention. Raises ModelError."""
+    config = load_config(model_dir)
+    # The fused attention has no soft cap.
+    capped = getattr(config, "attn_logit_softcapping", None) is not None
+    auto: Any = AutoModelForCausalLM
+    with readable(f"model {model_dir}"):
+        model = auto.from_pretrained(
+            model_dir,
+            dtype=DTYPES[dtype],
+            attn_implementation="eager" if capped else "sdpa",
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+        )
+        return model.to(torch.device(device)).eval()
+
+
+def last_hidden(model: PreTrainedModel, ids: torch.Tensor) -> torch.Tensor:
+    """(chats, tokens) -> (chats, tokens, width) after the last norm, on its device."""
+    return model.model(input_ids=ids.to(model.device), use_cache=False).last_hidden_state

@@ -1,0 +1,144 @@
+"""The job of `python -m cluster route`: search a route, then judge it on rows it has not seen."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.progress import Progress, TextColumn
+
+from actors.engine.loader import load_config
+from actors.engine.route import fingerprint
+from cluster.trio.candidates import Candidates, attention_share
+from cluster.trio.journal import Entry, Journal
+from cluster.trio.judge import Bench
+from cluster.trio.judges import Staff, judges
+from cluster.trio.ledger import HELD_OUT, Ledger, Scale
+from cluster.trio.objective import Assumed, Objective, StepTimes
+from cluster.trio.search import Search, SearchSettings
+from cluster.trio.step_times import measure_steps, read_steps
+from cluster.trio.texts import Text
+from policies.masks import Mask, Space, even_mask, greedy_mask, random_mask, singles
+
+
+@dataclass(frozen=True, slots=True)
+class RouteJob:
+    """What is searched, by what, and where it goes. `references`: random masks of the winner's
+    size that it is compared with. `calibration`: step times that were measured before."""
+
+    bench: Bench
+    text: Text
+    out: Path
+    search: SearchSettings
+    halves: bool
+    objective: Objective
+    assumed: Assumed
+    calibration: Path | None
+    references: int
+    staff: Staff
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """`rivals`: what the winner is compared with, by name; both as judged on held-out rows.
+    `searched`: every candidate, as judged in the search."""
+
+    scale: Scale
+    best: Entry
+    rivals: dict[str, list[Entry]]
+    searched: list[Entry]
+
+
+def search_route(job: RouteJob) -> Found:
+    """Search, or go on with a search. Raises ModelError."""
+    model_dir = job.bench.model_dir
+    space = Space(load_config(model_dir).num_hidden_layers, job.halves)
+    candidates = Candidates(space, fingerprint(model_dir), attention_share(model_dir))
+    settings = _settings(job, candidates.fingerprint)
+    journal = Journal(beside(job.out, ".journal.jsonl"), settings, lambda: asdict(_times(job)))
+    scale = Scale(candidates, StepTimes(**journal.facts), job.assumed, job.objective)
+    name = hashlib.sha256(repr(sorted(settings.items())).encode()).hexdigest()[:8]
+    answers = beside(job.out, f".answers-{name}.safetensors")
+    sets = job.text.read(job.bench, candidates.fingerprint, job.search.seed, answers)
+    with judges(job.bench, sets, job.staff) as judge_all, _bar(job, scale) as saw:
+        ledger = Ledger(journal, candidates, judge_all, saw)
+        search = Search(
+            space, job.search, lambda proposed: [scale.value(e) for e in ledger.ask(proposed)]
+        )
+        mask = search.run().mask
+        searched = list(ledger.entries)
+        rivals = {
+            name: ledger.ask([(name, m) for m in masks], HELD_OUT)
+            for name, masks in _rivals(job, space, scale, searched, mask).items()
+        }
+        (best,) = ledger.ask([("best", mask)], HELD_OUT)
+    return Found(scale, best, rivals, searched)
+
+
+def beside(out: Path, suffix: str) -> Path:
+    """A file that belongs to the route file `out`."""
+    return out.with_name(out.stem + suffix)
+
+
+def _rivals(
+    job: RouteJob, space: Space, scale: Scale, searched: list[Entry], best: Mask
+) -> dict[str, list[Mask]]:
+    """Masks of the winner's size, by how they were made. Evenly spaced ones are whole layers."""
+    size = sum(best)
+    rng = np.random.default_rng([job.search.seed, size])
+    alone = {e.mask: scale.value(e) for e in searched if e.kind == "single"}
+    damages = list(alone.values())
+    assert len(damages) == len(singles(space))
+    rivals = {
+        "greedy": [greedy_mask(space, size, damages)],
+        "random": [random_mask(space, size, rng) for _ in range(job.references)],
+    }
+    if size % space.per_layer == 0:
+        rivals["even"] = [even_mask(space, size // space.per_layer + 2)]
+    return rivals
+
+
+def _times(job: RouteJob) -> StepTimes:
+    return read_steps(job.calibration) if job.calibration else measure_steps(job.bench)
+
+
+def _settings(job: RouteJob, model: str) -> dict[str, Any]:
+    """What has to be the same for a search to go on; a longer one goes on with a shorter."""
+    search = asdict(job.search) | {"layers": list(job.search.layers)}
+    del search["candidates"]
+    bench = {"dtype": job.bench.dtype, "temperature": job.bench.temperature}
+    text = job.text.settings()
+    what = {"model": model, "objective": job.objective, "halves": job.halves}
+    return what | bench | search | text | asdict(job.assumed)
+
+
+@contextmanager
+def _bar(job: RouteJob, scale: Scale) -> Iterator[Callable[[Entry], None]]:
+    """A progress bar that is told of every entry, and shows the best so far."""
+    space, settings = scale.candidates.space, job.search
+    layers = range(space.units_of(settings.layers[0]), space.units_of(settings.layers[-1]) + 1)
+    steps = settings.candidates + space.num_units + len(layers) + len(settings.layers)
+    steps += settings.lookahead * (space.num_units - layers[0]) + job.references + 3
+    columns = (*Progress.get_default_columns(), TextColumn("{task.fields[best]}"))
+    least = math.inf
+    with Progress(*columns) as progress:
+        task = progress.add_task("candidates", total=steps, best="")
+
+        def saw(entry: Entry) -> None:
+            nonlocal least
+            progress.advance(task)
+            if entry.held_out or entry.mask.count("1") not in layers:
+                return
+            if (now := scale.value(entry)) < least:
+                least = now
+                told = f"best {entry.kind}: agreement {entry.likeness.agreement:.3f}"
+                progress.update(task, best=f"{told}, {job.objective} {now:.4g}")
+
+        yield saw
+        progress.update(task, completed=steps)
