@@ -1,0 +1,145 @@
+"""Laws of the route job: rows, judges, objective, and the command with Ray for real."""
+
+import json
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from actors.engine.build import checked_route
+from actors.engine.route import ModelError, fingerprint
+from cluster.__main__ import cli
+from cluster.config import ConfigError
+from cluster.trio.candidates import Candidates, attention_share
+from cluster.trio.corpus import Corpus
+from cluster.trio.judge import Bench, Judge
+from cluster.trio.objective import Assumed, StepTimes, predict
+from cluster.trio.prompts import answered
+from cluster.trio.rows import split_rows
+from cluster.trio.step_times import measure_steps, read_steps
+from policies.masks import Space, even_mask
+from tests.trio.toys import CHATS, IDLE, TOKENS
+
+SPACE = Space(7)
+TIMES = StepTimes(0.030, 0.040, 0.004, 0.0045)
+BEST = tuple(layer not in IDLE for layer in range(1, 6))
+
+
+def bench(model_dir) -> Bench:
+    return Bench(model_dir, "float32", "cpu", 1, 0.8)
+
+
+@pytest.fixture(scope="module")
+def rows(corpus_dir):
+    corpus = Corpus(corpus_dir)
+    return split_rows(map(corpus.read, corpus.shards()), (100, 130), 32)
+
+
+def test_sets_of_rows_are_disjoint_and_of_the_sizes_asked_for(rows):
+    searched, held_out = rows
+    assert [int(r.scored.sum()) for r in rows] == [len(r.hidden) for r in rows] == [100, 130]
+    seen = {tuple(ids) for ids in searched.ids.tolist()}
+    assert not seen & {tuple(ids) for ids in held_out.ids.tolist()}
+
+
+def test_too_little_text_is_told(corpus_dir):
+    chats = Corpus(corpus_dir).read(0)
+    with pytest.raises(ModelError, match=rf"holds {CHATS * (TOKENS - 1)} rows of 5000"):
+        split_rows([chats], (5000,), TOKENS)
+
+
+def test_leaving_out_layers_that_do_nothing_changes_nothing(idle_dir, rows):
+    candidates = Candidates(SPACE, fingerprint(idle_dir), 0.25)
+    judge = Judge(bench(idle_dir), rows)
+    planted = judge.judge(candidates.route(BEST), 0)
+    assert planted.agreement == 1
+    assert planted.coupling > 0.999
+    even = judge.judge(candidates.route(even_mask(SPACE, 4)), 0)
+    assert even.agreement < 1
+    assert even.rows == 100
+
+
+def test_the_share_of_attention_is_that_of_the_weights(idle_dir):
+    attention = 96 * 96 * 2 + 96 * 32 * 2
+    assert attention_share(idle_dir) == pytest.approx(
+        attention / (attention + 3 * 96 * 192 + 2 * 96)
+    )
+
+
+@pytest.mark.parametrize("coupling", [0.3, 0.6, 0.9])
+def test_a_cheaper_or_more_alike_slim_costs_less_a_token(coupling):
+    now = predict(TIMES, Assumed(), 0.6, coupling)
+    assert predict(TIMES, Assumed(), 0.5, coupling).three_tier_s < now.three_tier_s
+    assert predict(TIMES, Assumed(), 0.6, coupling + 0.05).three_tier_s < now.three_tier_s
+    assert predict(TIMES, Assumed(healing=0.5), 0.6, coupling).three_tier_s < now.three_tier_s
+    assert now.off_s == pytest.approx(TIMES.full_1_s)
+    assert now.slim_cost == pytest.approx((0.004 + 0.6 * 0.026) / 0.030)
+
+
+def test_measured_steps_are_times(idle_dir):
+    times = measure_steps(bench(idle_dir))
+    assert times.head_1_s > 0
+    assert times.full_1_s > 0
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"full_1_s": "x"}'])
+def test_a_calibration_that_is_none_is_told(tmp_path, content):
+    (tmp_path / "steps.json").write_text(content)
+    with pytest.raises(ModelError, match="give JSON with full_1_s"):
+        read_steps(tmp_path / "steps.json")
+
+
+def test_prompts_are_answered_once_and_as_a_plain_forward_would(idle_dir, tmp_path):
+    path = tmp_path / "answers.safetensors"
+    prompts = ["t5 t6 t7", "t9", "t11 t12 t13 t14"]
+    chats = answered(bench(idle_dir), prompts, 24, 0, path)
+    assert chats.ids[0, :3].tolist() == [5, 6, 7]
+    assert (chats.writers[:, :1] == 0).all()
+    again = answered(bench(idle_dir), ["ignored"], 24, 0, path)
+    assert torch.equal(chats.ids, again.ids)
+    judged = Judge(bench(idle_dir), split_rows([chats], (10,), 24))
+    whole = Candidates(SPACE, "any", 0.25).route(SPACE.whole)
+    assert judged.judge(whole, 0).agreement == 1
+
+
+def test_the_command_finds_the_planted_route_and_goes_on(idle_dir, corpus_dir, tmp_path):
+    out = tmp_path / "route.json"
+    steps = tmp_path / "steps.json"
+    steps.write_text(json.dumps({n: getattr(TIMES, n) for n in StepTimes.__annotations__}))
+    options = (
+        f"--layers 4 --candidates 4 --rows 100 --held-out-rows 100 --chat-tokens 32 --workers 2 \
+        --dtype float32 --references 2 --calibration {steps} --corpus {corpus_dir} --out {out}"
+    )
+    told = CliRunner().invoke(cli, ["route", str(idle_dir), *options.split()])
+    assert told.exit_code == 0, told.output
+    route, _ = checked_route(idle_dir, out)
+    assert set(range(7)) - set(route.kept_layers) == set(IDLE)
+    assert route.figures["agreement"] == 1
+    held_out = json.loads(told.stdout.splitlines()[-1])["held_out"]
+    assert {"greedy", "even", "random, mean of 2", "random, best of 2"} < held_out.keys()
+    assert out.with_suffix(".png").stat().st_size > 0
+    journal = tmp_path / "route.journal.jsonl"
+    before, found = journal.read_bytes(), out.read_bytes()
+    journal.write_bytes(before[: len(before) // 2])
+    assert CliRunner().invoke(cli, ["route", str(idle_dir), *options.split()]).exit_code == 0
+    assert journal.read_bytes() == before
+    assert out.read_bytes() == found
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ("", "--corpus, --prompts: give one of them"),
+        ("--corpus c --prompts p", "--corpus, --prompts: give one of them"),
+        ("--corpus c --objective fast", "--objective fast: give one of cost, kl, agreement"),
+        ("--corpus c --layers 7", "--layers: 7 to 7: give sizes from 2 to 6"),
+        ("--corpus c --layers 5 --min-layers 3", "--layers: give it alone"),
+        ("--corpus c --dtype int4", "--dtype int4: give one of float32, bfloat16, float16"),
+        ("--corpus c --temperature 0", "--temperature 0: give a number above 0"),
+    ],
+)
+def test_options_that_are_not_allowed_are_named(idle_dir, tmp_path, options, told):
+    args = ["route", str(idle_dir), "--out", str(tmp_path / "r.json"), *options.split()]
+    found = CliRunner().invoke(cli, args)
+    assert isinstance(found.exception, ConfigError)
+    assert told in str(found.exception)
