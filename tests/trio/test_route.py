@@ -1,6 +1,7 @@
 """Laws of the route job: rows, judges, objective, and the command with Ray for real."""
 
 import json
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -102,7 +103,19 @@ def test_prompts_are_answered_once_and_as_a_plain_forward_would(idle_dir, tmp_pa
     assert judged.judge(whole, 0).agreement == 1
 
 
-def test_the_command_finds_the_planted_route_and_goes_on(idle_dir, corpus_dir, tmp_path):
+@contextmanager
+def here(bench, sets, staff):
+    """A judge in this process instead of Ray's."""
+    judge = Judge(bench, sets)
+    yield lambda routes, which: (judge.judge(route, which) for route in routes)
+
+
+@pytest.mark.parametrize("ray", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_the_command_finds_the_planted_route_and_goes_on(
+    idle_dir, corpus_dir, tmp_path, monkeypatch, ray
+):
+    if not ray:
+        monkeypatch.setattr("cluster.trio.route_job.judges", here)
     out = tmp_path / "route.json"
     steps = tmp_path / "steps.json"
     steps.write_text(json.dumps({n: getattr(TIMES, n) for n in StepTimes.__annotations__}))
@@ -112,7 +125,7 @@ def test_the_command_finds_the_planted_route_and_goes_on(idle_dir, corpus_dir, t
     )
     told = CliRunner().invoke(cli, ["route", str(idle_dir), *options.split()])
     assert told.exit_code == 0, told.output
-    route, _ = checked_route(idle_dir, out)
+    route = checked_route(idle_dir, out).route
     assert set(range(7)) - set(route.kept_layers) == set(IDLE)
     assert route.figures["agreement"] == 1
     held_out = json.loads(told.stdout.splitlines()[-1])["held_out"]
