@@ -39,10 +39,14 @@ class ModelConfig(Section):
 
 
 class DraftConfig(Section):
-    """The draft: a model (as the full one), a route of the full model, or prompt lookup."""
+    """The draft: a model (as the full one), a route of the full model, or prompt lookup.
+
+    With `lookup` a model or a route is asked only where prompt lookup finds nothing.
+    """
 
     kind: Literal["model", "route", "ngram"] = "ngram"
     path: str | None = None
+    lookup: bool = False
     ngram_longest: Positive = 4
     ngram_shortest: Positive = 2
 
@@ -50,6 +54,8 @@ class DraftConfig(Section):
     def _path_fits_kind(self) -> DraftConfig:
         if (self.path is None) != (self.kind == "ngram"):
             raise ValueError(f"path is {'not used' if self.path else 'needed'} by kind {self.kind}")
+        if self.lookup and self.kind == "ngram":
+            raise ValueError("lookup is for kinds model and route; kind ngram is nothing else")
         if self.ngram_shortest > self.ngram_longest:
             raise ValueError("ngram_shortest must be at most ngram_longest")
         return self

@@ -20,7 +20,7 @@ from actors.engine.route import ModelError, fingerprint
 from actors.ingress.settings import IngressSettings
 from actors.lookup import Lookup
 from actors.router import RouterSettings
-from cluster.config import ROOT, Config, ConfigError, PoolConfig
+from cluster.config import ROOT, Config, ConfigError, DraftConfig, PoolConfig
 from cluster.fetch import fetch_default, fetch_gguf
 from policies.plan_settings import ControllerSettings
 from policies.vocabulary import Tier
@@ -178,24 +178,29 @@ def _sources(config: Config, model_dir: Path) -> dict[Tier, TierSource]:
         route = _resolve(config.slim.route)
         checked_route(model_dir, route)
         sources[Tier.SLIM] = TierSource(str(model_dir), str(route))
-    draft = config.draft
-    if draft is not None and draft.kind == "ngram":
-        sources[Tier.DRAFT] = TierSource(
-            ngram_longest=draft.ngram_longest, ngram_shortest=draft.ngram_shortest
-        )
-    elif draft is not None and draft.path is not None:
-        if draft.kind == "route":
-            path = _resolve(draft.path)
-            checked_route(model_dir, path)
-            sources[Tier.DRAFT] = TierSource(str(model_dir), str(path))
-        else:
-            path = _model_dir(draft.path)
-            load_config(path)
-            _fingerprint(path)
-            _tokenizer(path)
-            check_same_tokenizer(model_dir, path)
-            sources[Tier.DRAFT] = TierSource(str(path))
+    if config.draft is not None:
+        sources[Tier.DRAFT] = _draft_source(config.draft, model_dir)
     return sources
+
+
+def _draft_source(draft: DraftConfig, model_dir: Path) -> TierSource:
+    lookup = TierSource(
+        ngram_longest=draft.ngram_longest,
+        ngram_shortest=draft.ngram_shortest,
+        lookup=draft.lookup,
+    )
+    if draft.path is None:
+        return lookup
+    if draft.kind == "route":
+        path = _resolve(draft.path)
+        checked_route(model_dir, path)
+        return replace(lookup, model_dir=str(model_dir), route=str(path))
+    path = _model_dir(draft.path)
+    load_config(path)
+    _fingerprint(path)
+    _tokenizer(path)
+    check_same_tokenizer(model_dir, path)
+    return replace(lookup, model_dir=str(path))
 
 
 def _tokenizer(model_dir: Path) -> Any:

@@ -20,6 +20,7 @@ from actors.engine.loader import (
     readable,
     slim_of,
 )
+from actors.engine.lookup_first import LookupFirst
 from actors.engine.ngram import NgramEngine
 from actors.engine.packed import pack_linears
 from actors.engine.route import ModelError, Route, fingerprint, read_route
@@ -34,13 +35,15 @@ class TierSource:
     """Where a tier's tokens come from: a model folder, a route of it, or prompt lookup.
 
     `model_dir` alone: the whole model. With `route`: its routed layers. Neither: n-gram, with
-    suffixes of `ngram_longest` to `ngram_shortest` tokens.
+    suffixes of `ngram_longest` to `ngram_shortest` tokens; with `lookup` that comes first and
+    the model goes on.
     """
 
     model_dir: str | None = None
     route: str | None = None
     ngram_longest: int = 4
     ngram_shortest: int = 2
+    lookup: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,7 @@ def build_engines(spec: EngineSpec) -> dict[Tier, Engine]:
     pack_linears(models.values())
     grammars = Grammars(lambda: _compiler_of(spec))
     for tier, model in models.items():
-        engines[tier] = TransformersEngine(
+        engine = TransformersEngine(
             model,
             num_slots=spec.num_slots,
             # Room for the start-up check of row invariance, however short the sessions.
@@ -87,6 +90,9 @@ def build_engines(spec: EngineSpec) -> dict[Tier, Engine]:
             vocab_size=spec.vocab_size or None,
             grammars=grammars,
         )
+        source = spec.tiers[tier]
+        lengths = (source.ngram_longest, source.ngram_shortest)
+        engines[tier] = LookupFirst(engine, *lengths) if source.lookup else engine
     return engines
 
 

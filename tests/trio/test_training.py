@@ -28,7 +28,7 @@ STEPS = 30
 SCHEDULE = Schedule(tokens=STEPS * CHATS * TOKENS, batch=CHATS, rate=3e-3, checkpoint_s=0.0)
 
 
-class Killed(Exception):
+class Killed(Exception):  # noqa: N818 - no error
     """Stands for a kill: nothing after it is written."""
 
 
