@@ -7,10 +7,11 @@ out: it knows neither where times and rates come from nor which plan is in force
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from statistics import NormalDist
 
+from policies.rounds import Curves
 from policies.vocabulary import Plan, PlanKind, Tier
 
 
@@ -55,13 +56,15 @@ class CostModel:
 
     `decode_tokens`: tokens of one call of plain decoding. `whole_passes`: a block is made by
     whole passes of slim, the last of them cut short, and sessions that share a call wait for
-    the slowest of them. Without it T3 is DESIGN's n c1, which presumes neither.
+    the slowest of them. Without it T3 is DESIGN's n c1, which presumes neither. `curves`:
+    measured tokens of a round, where they are known; they stand before E(a, k).
     """
 
     times: Mapping[Tier, TierCost]
     rates: Rates
     decode_tokens: int = 1
     whole_passes: bool = True
+    curves: Curves = field(default_factory=Curves)
 
     def knows(self, kind: PlanKind) -> bool:
         """Whether there are times for all tiers of `kind`, full's among them."""
@@ -73,14 +76,19 @@ class CostModel:
 
     def tokens(self, plan: Plan, load: int) -> float:
         """Tokens that a round is expected to commit."""
-        rates = self.rates
+        rates, curves = self.rates, self.curves
         match plan.kind:
             case PlanKind.OFF:
                 return self.decode_tokens
             case PlanKind.TWO_TIER:
-                drafted = expected_tokens(rates.draft_full, plan.gamma * rates.length_frac)
+                if curves.draft_full is not None:
+                    drafted = curves.draft_full.mean(plan.gamma)
+                else:
+                    drafted = expected_tokens(rates.draft_full, plan.gamma * rates.length_frac)
                 return rates.hit_frac * drafted + (1 - rates.hit_frac) * self._burst(load)
             case _:
+                if curves.slim_full is not None:
+                    return curves.slim_full.mean(plan.block)
                 return expected_tokens(rates.slim_full, plan.block)
 
     def rows(self, plan: Plan) -> float:
@@ -127,17 +135,22 @@ class CostModel:
         overshoot is (E[X^2] / E[X] - 1) / 2. The slowest of `load` sessions: the normal
         approximation of the largest of so many, by Blom's quantile.
         """
-        rates, block = self.rates, plan.block
-        length, hit = plan.gamma * rates.length_frac, rates.hit_frac
-        mean = hit * expected_tokens(rates.draft_slim, length) + 1 - hit
+        block, hit = plan.block, self.rates.hit_frac
+        mean, square = (hit * moment + 1 - hit for moment in self._screened(plan.gamma))
         if not self.whole_passes:
             return block / mean, block / mean
-        square = hit * _second_moment(rates.draft_slim, length) + 1 - hit
         spared = max(square / mean - 1, 0.0) / 2 / mean
         passes = max(1.0, block / mean + spared)
         spread = (block * max(square - mean * mean, 0.0) / mean**3) ** 0.5
         slowest = min(passes + _blom(load) * spread, float(block))
         return slowest, max(slowest - spared, 1 / plan.gamma)
+
+    def _screened(self, gamma: int) -> tuple[float, float]:
+        """E[X] and E[X^2] of the tokens of one pass of slim over a draft."""
+        if (known := self.curves.draft_slim) is not None:
+            return known.mean(gamma), known.square(gamma)
+        accept, length = self.rates.draft_slim, gamma * self.rates.length_frac
+        return expected_tokens(accept, length), _second_moment(accept, length)
 
 
 def _second_moment(accept: float, length: float) -> float:
