@@ -11,6 +11,8 @@ import typer
 from cluster import __version__
 from cluster.config import DEFAULT_CONFIG, ConfigError, load
 from cluster.quality.command import quality
+from cluster.trio.advise_command import advise
+from cluster.trio.calibrate_command import calibrate
 from cluster.trio.commands import corpus, distill, heal
 from cluster.trio.route_command import route
 
@@ -20,6 +22,8 @@ cli.command()(corpus)
 cli.command()(distill)
 cli.command()(heal)
 cli.command()(route)
+cli.command()(calibrate)
+cli.command()(advise)
 
 
 @cli.command()

@@ -246,7 +246,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> tuple[Config, dict[str, A
         try:
             file = ServeFile.model_validate(raw)
         except ValidationError as error:
-            raise ConfigError(f"config {path}: {_explain(error)}") from error
+            raise ConfigError(f"config {path}: {explain(error)}") from error
         if not file.applications or file.applications[0].get("import_path") != IMPORT_PATH:
             raise ConfigError(f"config {path}: applications.0.import_path must be {IMPORT_PATH}")
         args, http = file.args, file.http_options
@@ -262,7 +262,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> tuple[Config, dict[str, A
     try:
         HttpOptions.model_validate(http)
     except ValidationError as error:
-        raise ConfigError(f"config {source}: {_explain(error, 'http.')}") from error
+        raise ConfigError(f"config {source}: {explain(error, 'http.')}") from error
     return parse(tree, source), http
 
 
@@ -271,7 +271,7 @@ def parse(args: dict[str, Any], source: str) -> Config:
     try:
         return Config.model_validate(args)
     except ValidationError as error:
-        raise ConfigError(f"config {source}: {_explain(error)}") from error
+        raise ConfigError(f"config {source}: {explain(error)}") from error
 
 
 def parse_live(args: dict[str, Any]) -> LiveConfig:
@@ -279,7 +279,7 @@ def parse_live(args: dict[str, Any]) -> LiveConfig:
     try:
         return LiveConfig.model_validate(args)
     except ValidationError as error:
-        raise ConfigError(f"user_config of router: {_explain(error)}") from error
+        raise ConfigError(f"user_config of router: {explain(error)}") from error
 
 
 def _set(tree: dict[str, Any], override: str) -> None:
@@ -298,7 +298,7 @@ def _set(tree: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {override}: the value is not YAML") from error
 
 
-def _explain(error: ValidationError, prefix: str = "") -> str:
+def explain(error: ValidationError, prefix: str = "") -> str:
     """Every complaint, key first; pydantic's texts name the allowed values."""
     lines = []
     for item in error.errors():

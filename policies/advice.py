@@ -45,8 +45,9 @@ class PlanAdvice:
     `tokens_per_s`: of all sessions together, on one worker a pool, in lockstep.
     `full_rows_per_token`: rows that full scores per committed token. `*_busy_s`: seconds that a
     pool computes per committed token. `cheap_per_large`: cheap workers that keep up with one
-    large worker where both are always busy. `price_per_mtok`: of a million tokens in such a
-    fleet; plain decoding needs no cheap worker.
+    large worker where both are always busy; `sessions_per_large`: sessions in flight that it
+    takes for that. `price_per_mtok`: of a million tokens in such a fleet; plain decoding needs
+    no cheap worker.
     """
 
     plan: Plan
@@ -57,12 +58,15 @@ class PlanAdvice:
     large_busy_s: float
     cheap_busy_s: float
     cheap_per_large: float
+    sessions_per_large: float
     price_per_mtok: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class LoadAdvice:
-    """At `load` concurrent sessions. `best`: what wins there.
+    """At `load` concurrent sessions. `best`: the kind that gives them the most tokens/s.
+    `thriftiest`: the plan of any kind and shape with the lowest price of a token in a fleet
+    whose pools are always busy with steps of `load` sessions; None without prices.
 
     `slim_pays`: three tiers beat two; None without a slim. `break_even_a2`: the agreement of
     slim and full from which on they would, at slim's cost; None: at none. `break_even_slim`:
@@ -73,6 +77,7 @@ class LoadAdvice:
     load: int
     best: PlanKind
     plans: tuple[PlanAdvice, ...]
+    thriftiest: PlanAdvice | None
     slim_pays: bool | None
     slim_saves_rows: bool | None
     slim_cost: float | None
@@ -100,13 +105,15 @@ def _at_load(model: CostModel, load: int, bounds: Bounds, prices: Prices) -> Loa
     )
     best = min(plans, key=lambda found: found.token_s).plan.kind
     by_kind = {found.plan.kind: found for found in plans}
+    thriftiest = _thriftiest(model, load, plain_s, bounds, prices)
     two, three = by_kind.get(PlanKind.TWO_TIER), by_kind.get(PlanKind.THREE_TIER)
     if two is None or three is None:
-        return LoadAdvice(load, best, plans, None, None, None, None, None)
+        return LoadAdvice(load, best, plans, thriftiest, None, None, None, None, None)
     return LoadAdvice(
         load=load,
         best=best,
         plans=plans,
+        thriftiest=thriftiest,
         slim_pays=three.token_s < two.token_s,
         slim_saves_rows=three.full_rows_per_token < two.full_rows_per_token,
         slim_cost=slim_cost(model, load),
@@ -130,8 +137,27 @@ def plan_advice(
         large_busy_s=large_s,
         cheap_busy_s=cheap_s,
         cheap_per_large=cheap_s / large_s,
+        sessions_per_large=token_s / large_s,
         price_per_mtok=_price(large_s, cheap_s, prices),
     )
+
+
+def _thriftiest(
+    model: CostModel, load: int, plain_s: float, bounds: Bounds, prices: Prices
+) -> PlanAdvice | None:
+    """Over all shapes: what is quick for sessions that wait is not what is cheap."""
+    gammas, lengths = range(1, bounds.max_gamma + 1), range(2, bounds.max_block + 1)
+    shapes = [Plan(PlanKind.OFF)]
+    if model.knows(PlanKind.TWO_TIER):
+        shapes += [Plan(PlanKind.TWO_TIER, gamma, gamma) for gamma in gammas]
+    if model.knows(PlanKind.THREE_TIER):
+        shapes += [Plan(PlanKind.THREE_TIER, gamma, n) for gamma in gammas for n in lengths]
+    priced = [
+        (found.price_per_mtok, found)
+        for plan in shapes
+        if (found := plan_advice(model, plan, load, plain_s, prices)).price_per_mtok is not None
+    ]
+    return min(priced, key=lambda pair: pair[0])[1] if priced else None
 
 
 def busy_s(model: CostModel, plan: Plan, load: int) -> tuple[float, float]:

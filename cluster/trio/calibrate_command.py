@@ -1,0 +1,67 @@
+"""`python -m cluster calibrate`: its options; the job is imported when it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cluster.config import DEFAULT_CONFIG, ConfigError, load
+from cluster.trio.options import numbers
+
+
+def calibrate(
+    prompts: Annotated[Path, typer.Option(help="JSON lines with `turns`; the first is asked.")],
+    config: Annotated[Path, typer.Option(help="The YAML config.")] = DEFAULT_CONFIG,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="key.path=value, over the file; repeatable.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Write the calibration there.")] = Path(
+        "calibration.json"
+    ),
+    limit: Annotated[int | None, typer.Option(min=1, help="So many of the prompts.")] = None,
+    max_tokens: Annotated[int, typer.Option(min=2, help="Of each answer.")] = 64,
+    temperature: Annotated[float, typer.Option(min=0.0)] = 0.0,
+    seed: Annotated[int, typer.Option()] = 0,
+    sessions: Annotated[str, typer.Option(help="That share a step, comma-separated.")] = "1,2,4,8",
+    context_tokens: Annotated[int, typer.Option(min=32, help="Of each timed session.")] = 256,
+    repeats: Annotated[int, typer.Option(min=1, help="Of each step, interleaved.")] = 7,
+    hop_ms: Annotated[
+        float | None, typer.Option(min=0.0, help="A call's way there and back; default: measured.")
+    ] = None,
+    json_only: Annotated[bool, typer.Option("--json", help="Only the JSON line.")] = False,
+) -> None:
+    """Measure a config's trio on this machine: agreement, step times, the hop."""
+    parsed, _ = load(config, set_ or [])
+    if not out.absolute().parent.is_dir():
+        raise ConfigError(f"--out {out}: no such folder")
+    shared = numbers("--sessions", sessions)
+    from cluster.preflight import check
+    from cluster.trio.calibrate import CalibrateJob
+    from cluster.trio.calibrate import calibrate as run
+    from cluster.trio.calibration import to_json, write
+    from cluster.trio.calibration_report import render
+    from infra.bench.options import load_prompts
+
+    job = CalibrateJob(
+        facts=check(parsed),
+        prompts=load_prompts(prompts, limit),
+        prompts_file=prompts,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        seed=seed,
+        sessions=shared,
+        context_tokens=context_tokens,
+        repeats=repeats,
+        hop_s=None if hop_ms is None else hop_ms / 1000,
+    )
+    found = run(job, quiet=json_only)
+    try:
+        write(found, out)
+    except OSError as error:
+        raise ConfigError(f"--out {out}: {error.strerror}") from error
+    if json_only:
+        print(to_json(found))
+    else:
+        print(render(found))
