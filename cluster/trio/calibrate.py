@@ -18,6 +18,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from actors.engine.build import build_engines
 from actors.engine.seam import Engine
+from actors.ingress.errors import ApiError
 from actors.ingress.text import TextCodec
 from cluster import hop
 from cluster.placement import threads_of
@@ -118,15 +119,20 @@ def calibrate(job: CalibrateJob, *, quiet: bool = False) -> Calibration:
 
 def _asked(job: CalibrateJob) -> list[Asked]:
     codec = TextCodec.load(str(job.facts.model_dir))
-    found = [
-        Asked(tuple(codec.chat([{"role": "user", "content": prompt.text}])), prompt.category)
-        for prompt in job.prompts
-    ]
+    found = [Asked(_encoded(codec, prompt.text), prompt.category) for prompt in job.prompts]
     longest = job.facts.config.model.context - job.max_tokens
     fitting = [each for each in found if len(each.ids) <= longest]
     if not fitting:
         raise BenchError(f"no prompt leaves {job.max_tokens} tokens of the model's context")
     return fitting
+
+
+def _encoded(codec: TextCodec, text: str) -> tuple[int, ...]:
+    """As a chat of one message, or as plain text where the model has no chat template."""
+    try:
+        return tuple(codec.chat([{"role": "user", "content": text}]))
+    except ApiError:
+        return tuple(codec.encode(text))
 
 
 def _engines(
