@@ -9,12 +9,12 @@ from typing import Annotated
 import typer
 
 from cluster import __version__
+from cluster.advice.advise_command import advise
+from cluster.advice.calibrate_command import calibrate
 from cluster.config import DEFAULT_CONFIG, ConfigError, load
 from cluster.quality.command import quality
-from cluster.trio.advise_command import advise
-from cluster.trio.calibrate_command import calibrate
 from cluster.trio.commands import corpus, distill, heal
-from cluster.trio.route_command import route
+from cluster.trio.routes.command import route
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 cli.command()(quality)

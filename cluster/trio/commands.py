@@ -10,9 +10,9 @@ import typer
 from cluster.config import ConfigError
 
 if TYPE_CHECKING:
-    from cluster.trio.train import Schedule
+    from cluster.trio.learn.train import Schedule
 
-OPENERS = Path(__file__).parent / "openers.txt"
+OPENERS = Path(__file__).parent / "text" / "openers.txt"
 """Beginnings of questions of the kinds that Spec-Bench has: conversation, translation,
 summarisation, question answering, maths, text with passages."""
 
@@ -30,8 +30,8 @@ def corpus(
     threads: Annotated[int, typer.Option(help="Compute threads; 0: all cores.")] = 0,
 ) -> None:
     """Let a model write chats with itself; go on where a run before was ended."""
-    from cluster.trio.lockstep import Recipe
-    from cluster.trio.write import CorpusJob, write_corpus
+    from cluster.trio.text.lockstep import Recipe
+    from cluster.trio.text.write import CorpusJob, write_corpus
 
     _use(threads)
     lines = tuple(line for line in openers.read_text().splitlines() if line.strip())
@@ -59,8 +59,8 @@ def distill(
 ) -> None:
     """Train a draft of a few of full's layers; go on where a run before was ended."""
     from actors.engine.loader import load_config
-    from cluster.trio.distil import DistilJob, default_layers, distil
-    from cluster.trio.report import Watch
+    from cluster.trio.learn.distil import DistilJob, default_layers, distil
+    from cluster.trio.learn.report import Watch
 
     _use(threads)
     schedule = _schedule(tokens, batch, rate, loss, seed)
@@ -98,9 +98,9 @@ def heal(
     threads: Annotated[int, typer.Option(help="Compute threads; 0: all cores.")] = 0,
 ) -> None:
     """Teach a route's slim to choose as full does; go on where a run before was ended."""
-    from cluster.trio.heal import HealJob
-    from cluster.trio.heal import heal as run
-    from cluster.trio.report import Watch
+    from cluster.trio.learn.heal import HealJob
+    from cluster.trio.learn.heal import heal as run
+    from cluster.trio.learn.report import Watch
 
     _use(threads)
     schedule = _schedule(tokens, batch, rate, loss, seed)
@@ -127,8 +127,8 @@ def _use(threads: int) -> None:
 
 
 def _schedule(tokens: int, batch: int, rate: float, loss: str, seed: int) -> Schedule:
-    from cluster.trio.losses import LOSSES
-    from cluster.trio.train import Schedule
+    from cluster.trio.learn.losses import LOSSES
+    from cluster.trio.learn.train import Schedule
 
     if loss not in LOSSES:
         raise ConfigError(f"--loss {loss}: give {', '.join(LOSSES)}")

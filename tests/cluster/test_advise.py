@@ -10,10 +10,9 @@ import yaml
 from typer.testing import CliRunner
 
 from cluster.__main__ import cli
-from cluster.config import ROOT, ConfigError
-from cluster.trio.advise_report import ROOFLINE
-from cluster.trio.bench_check import check, read_bench
-from cluster.trio.calibration import (
+from cluster.advice.advise_report import ROOFLINE
+from cluster.advice.bench_check import check, read_bench
+from cluster.advice.calibration import (
     Agreement,
     Calibration,
     Hop,
@@ -22,7 +21,8 @@ from cluster.trio.calibration import (
     StepTime,
     write,
 )
-from cluster.trio.fleet import cards, load_fleet
+from cluster.advice.fleet import cards, load_fleet
+from cluster.config import ROOT, ConfigError
 from policies.costs import cheapest
 from policies.rounds import Curves
 from policies.vocabulary import Plan, PlanKind, Tier

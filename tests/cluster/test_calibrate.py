@@ -18,14 +18,14 @@ from actors.engine.loader import load_full, slim_of
 from actors.engine.ngram import NgramEngine
 from actors.engine.route import Route, fingerprint
 from actors.engine.seam import Extend, Propose
+from cluster.advice.answers import Asked, Examiner, Reach, agreement, curves, drafted_share
+from cluster.advice.calibrate import CalibrateJob, calibrate
+from cluster.advice.calibration import Calibration, StepTime, forward_time, read, write
+from cluster.advice.calibration_report import render
+from cluster.advice.overhead import router_call_s
+from cluster.advice.steps import Grid, time_steps
 from cluster.config import ConfigError, parse
 from cluster.preflight import check
-from cluster.trio.answers import Asked, Examiner, Reach, agreement, curves, drafted_share
-from cluster.trio.calibrate import CalibrateJob, calibrate
-from cluster.trio.calibration import Calibration, StepTime, forward_time, read, write
-from cluster.trio.calibration_report import render
-from cluster.trio.overhead import router_call_s
-from cluster.trio.steps import Grid, time_steps
 from infra.bench.options import Prompt
 from policies.acceptance import accept_exact
 from policies.rounds import rounds

@@ -12,9 +12,9 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import PreTrainedTokenizerFast
 
 from actors.engine.route import fingerprint
-from cluster.trio.corpus import Corpus
-from cluster.trio.lockstep import Recipe, write_chats
-from cluster.trio.turns import Turns
+from cluster.trio.text.corpus import Corpus
+from cluster.trio.text.lockstep import Recipe, write_chats
+from cluster.trio.text.turns import Turns
 from tests.engine.conftest import one_thread  # noqa: F401
 from tests.engine.toys import VOCAB, toy_model
 from tests.trio.toys import CHATS, IDLE, TOKENS, lockstep_model

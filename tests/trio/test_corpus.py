@@ -6,11 +6,11 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from actors.engine.route import ModelError, fingerprint
-from cluster.trio.corpus import Corpus
-from cluster.trio.lockstep import ANSWER, GIVEN, QUESTION, Recipe, write_chats
 from cluster.trio.teacher import load_head
-from cluster.trio.turns import Turns, turns_of
-from cluster.trio.write import CorpusJob, write_corpus
+from cluster.trio.text.corpus import Corpus
+from cluster.trio.text.lockstep import ANSWER, GIVEN, QUESTION, Recipe, write_chats
+from cluster.trio.text.turns import Turns, turns_of
+from cluster.trio.text.write import CorpusJob, write_corpus
 from tests.engine.toys import ARCHITECTURES, VOCAB, save_toy
 from tests.trio.toys import lockstep_model
 

@@ -11,13 +11,13 @@ from actors.engine.build import checked_route
 from actors.engine.route import ModelError, fingerprint
 from cluster.__main__ import cli
 from cluster.config import ConfigError
-from cluster.trio.candidates import Candidates, attention_share
-from cluster.trio.corpus import Corpus
-from cluster.trio.judge import Bench, Judge
-from cluster.trio.objective import Assumed, StepTimes, predict
-from cluster.trio.prompts import answered
-from cluster.trio.rows import split_rows
-from cluster.trio.step_times import measure_steps, read_steps
+from cluster.trio.routes.candidates import Candidates, attention_share
+from cluster.trio.routes.judge import Bench, Judge
+from cluster.trio.routes.objective import Assumed, StepTimes, predict
+from cluster.trio.routes.prompts import answered
+from cluster.trio.routes.rows import split_rows
+from cluster.trio.routes.step_times import measure_steps, read_steps
+from cluster.trio.text.corpus import Corpus
 from policies.masks import Space, even_mask
 from tests.trio.toys import CHATS, IDLE, TOKENS
 
@@ -115,7 +115,7 @@ def test_the_command_finds_the_planted_route_and_goes_on(
     idle_dir, corpus_dir, tmp_path, monkeypatch, ray
 ):
     if not ray:
-        monkeypatch.setattr("cluster.trio.route_job.judges", here)
+        monkeypatch.setattr("cluster.trio.routes.job.judges", here)
     out = tmp_path / "route.json"
     steps = tmp_path / "steps.json"
     steps.write_text(json.dumps({n: getattr(TIMES, n) for n in StepTimes.__annotations__}))

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from actors.engine.route import ModelError
-from cluster.trio.candidates import Candidates
-from cluster.trio.journal import Journal
-from cluster.trio.ledger import HELD_OUT, Ledger
 from cluster.trio.likeness import Likeness
-from cluster.trio.search import Search, SearchSettings
+from cluster.trio.routes.candidates import Candidates
+from cluster.trio.routes.journal import Journal
+from cluster.trio.routes.ledger import HELD_OUT, Ledger
+from cluster.trio.routes.search import Search, SearchSettings
 from policies.masks import Space, even_mask
 
 SPACE = Space(12)

@@ -13,13 +13,13 @@ from actors.engine.build import EngineSpec, TierSource, build_engines
 from actors.engine.loader import load_sliced
 from actors.engine.route import ModelError, Route, fingerprint, read_route
 from actors.engine.seam import Extend
-from cluster.trio.corpus import Corpus
-from cluster.trio.distil import DistilJob, default_layers, distil
-from cluster.trio.heal import HealJob, heal
-from cluster.trio.losses import LOSSES, loss_and_gradient
-from cluster.trio.report import Watch
+from cluster.trio.learn.distil import DistilJob, default_layers, distil
+from cluster.trio.learn.heal import HealJob, heal
+from cluster.trio.learn.losses import LOSSES, loss_and_gradient
+from cluster.trio.learn.report import Watch
+from cluster.trio.learn.train import Schedule, held_out
 from cluster.trio.teacher import load_head
-from cluster.trio.train import Schedule, held_out
+from cluster.trio.text.corpus import Corpus
 from policies.vocabulary import Tier
 from tests.engine.toys import VOCAB, context
 from tests.trio.toys import CHATS, TOKENS
@@ -107,7 +107,7 @@ def test_what_is_written_is_what_was_trained(idle_dir, corpus_dir, tmp_path):
     )
     served.set_attn_implementation("sdpa")
     head = load_head(idle_dir, torch.bfloat16)
-    from cluster.trio.student import whole
+    from cluster.trio.learn.student import whole
 
     chats = Corpus(corpus_dir).read(1)
     again = held_out(whole(served, head), head, chats, 1.0)

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from cluster.trio.lockstep import ATTENTION_NAME
+from cluster.trio.text.lockstep import ATTENTION_NAME
 
 IDLE = (2, 3, 5)
 """Layers that change nothing; the best route of what is left leaves them out."""

@@ -20,8 +20,8 @@ from actors.engine.packed import pack_linears
 from actors.engine.route import ModelError, Route
 from actors.engine.seam import Context, Extend
 from actors.engine.transformers_engine import TransformersEngine
-from cluster.trio.judge import Bench
-from cluster.trio.objective import StepTimes
+from cluster.trio.routes.judge import Bench
+from cluster.trio.routes.objective import StepTimes
 from policies.vocabulary import SamplingParams, SamplingSpec
 
 _CONTEXT = 256

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from actors.engine.build import TierSource
 from actors.engine.ngram import draft
 from actors.engine.seam import Context, Engine, Extend, Propose
-from cluster.trio.calibration import Agreement
+from cluster.advice.calibration import Agreement
 from policies.rounds import Curves, Outlook, curve, fill, outlook, rounds
 from policies.vocabulary import SamplingParams, SamplingSpec, Tier
 

@@ -15,15 +15,15 @@ from rich.progress import Progress, TextColumn
 
 from actors.engine.loader import load_config
 from actors.engine.route import fingerprint
-from cluster.trio.candidates import Candidates, attention_share
-from cluster.trio.journal import Entry, Journal
-from cluster.trio.judge import Bench
-from cluster.trio.judges import Staff, judges
-from cluster.trio.ledger import HELD_OUT, Ledger, Scale
-from cluster.trio.objective import Assumed, Objective, StepTimes
-from cluster.trio.search import Search, SearchSettings
-from cluster.trio.step_times import measure_steps, read_steps
-from cluster.trio.texts import Text
+from cluster.trio.routes.candidates import Candidates, attention_share
+from cluster.trio.routes.journal import Entry, Journal
+from cluster.trio.routes.judge import Bench
+from cluster.trio.routes.judges import Staff, judges
+from cluster.trio.routes.ledger import HELD_OUT, Ledger, Scale
+from cluster.trio.routes.objective import Assumed, Objective, StepTimes
+from cluster.trio.routes.search import Search, SearchSettings
+from cluster.trio.routes.step_times import measure_steps, read_steps
+from cluster.trio.routes.texts import Text
 from policies.masks import Mask, Space, even_mask, greedy_mask, random_mask, singles
 
 

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from actors.engine.route import Route
+from cluster.trio.learn.train import Schedule
 from cluster.trio.likeness import Likeness
-from cluster.trio.train import Schedule
 
 _QUIET_S = 30.0
 """Without a terminal the bar would show only at the end: a line so often instead."""

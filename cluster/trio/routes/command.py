@@ -1,4 +1,4 @@
-"""`python -m cluster route`: its options; what they mean is in `cluster.trio.route_job`."""
+"""`python -m cluster route`: its options; what they mean is in `cluster.trio.routes.job`."""
 
 from __future__ import annotations
 
@@ -68,13 +68,13 @@ def route(
     if temperature <= 0:
         raise ConfigError(f"--temperature {temperature:g}: give a number above 0")
     from actors.engine.loader import load_config
-    from cluster.trio.judge import Bench
-    from cluster.trio.judges import Staff
-    from cluster.trio.objective import OBJECTIVES, Assumed
-    from cluster.trio.route_job import RouteJob, beside, search_route
-    from cluster.trio.route_report import draw, render, route_of, to_json, write
-    from cluster.trio.search import SearchSettings
-    from cluster.trio.texts import Text
+    from cluster.trio.routes.job import RouteJob, beside, search_route
+    from cluster.trio.routes.judge import Bench
+    from cluster.trio.routes.judges import Staff
+    from cluster.trio.routes.objective import OBJECTIVES, Assumed
+    from cluster.trio.routes.report import draw, render, route_of, to_json, write
+    from cluster.trio.routes.search import SearchSettings
+    from cluster.trio.routes.texts import Text
 
     if objective not in OBJECTIVES:
         raise ConfigError(f"--objective {objective}: give one of {', '.join(OBJECTIVES)}")

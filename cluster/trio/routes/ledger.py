@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from cluster.trio.candidates import Candidates
-from cluster.trio.journal import Entry, Journal
-from cluster.trio.judges import JudgeAll
-from cluster.trio.objective import Assumed, Objective, Prediction, StepTimes, predict, value
-from cluster.trio.search import Proposed
+from cluster.trio.routes.candidates import Candidates
+from cluster.trio.routes.journal import Entry, Journal
+from cluster.trio.routes.judges import JudgeAll
+from cluster.trio.routes.objective import Assumed, Objective, Prediction, StepTimes, predict, value
+from cluster.trio.routes.search import Proposed
 from policies.masks import from_text, to_text
 
 SEARCHED, HELD_OUT = 0, 1

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from actors.engine.seam import Context, Engine, Extend
-from cluster.trio.calibration import StepTime
+from cluster.advice.calibration import StepTime
 from policies.vocabulary import SamplingParams, SamplingSpec, Tier
 
 ALONE = (1, 2, 4, 5, 8, 9, 12, 13, 16, 17)

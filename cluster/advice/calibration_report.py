@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from cluster.trio.calibration import Agreement, Calibration, StepTime
+from cluster.advice.calibration import Agreement, Calibration, StepTime
 from infra.bench.table import number, plain_table
 from policies.vocabulary import Tier
 

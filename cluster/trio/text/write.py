@@ -13,9 +13,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from actors.engine.loader import DTYPES, load_config, readable
 from actors.engine.route import fingerprint
-from cluster.trio.corpus import Corpus
-from cluster.trio.lockstep import ATTENTION_NAME, Recipe, write_chats
-from cluster.trio.turns import turns_of
+from cluster.trio.text.corpus import Corpus
+from cluster.trio.text.lockstep import ATTENTION_NAME, Recipe, write_chats
+from cluster.trio.text.turns import turns_of
 
 FREE = 0.3
 """Share of the questions that the model begins itself."""

@@ -21,9 +21,7 @@ from actors.engine.seam import Engine
 from actors.ingress.errors import ApiError
 from actors.ingress.text import TextCodec
 from cluster import hop
-from cluster.placement import threads_of
-from cluster.preflight import Facts
-from cluster.trio.answers import (
+from cluster.advice.answers import (
     Answered,
     Asked,
     Examiner,
@@ -32,9 +30,11 @@ from cluster.trio.answers import (
     curves,
     drafted_share,
 )
-from cluster.trio.calibration import Agreement, Calibration, Hop, Served, Settings
-from cluster.trio.overhead import router_call_s
-from cluster.trio.steps import Grid, time_steps
+from cluster.advice.calibration import Agreement, Calibration, Hop, Served, Settings
+from cluster.advice.overhead import router_call_s
+from cluster.advice.steps import Grid, time_steps
+from cluster.placement import threads_of
+from cluster.preflight import Facts
 from infra.bench import BenchError
 from infra.bench.options import Prompt
 from policies.vocabulary import SamplingParams, Tier

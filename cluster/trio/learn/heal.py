@@ -14,13 +14,13 @@ import torch
 
 from actors.engine.loader import load_config
 from actors.engine.route import fingerprint, read_route
-from cluster.trio.corpus import Corpus
-from cluster.trio.distil import shortlist_of
+from cluster.trio.learn.distil import shortlist_of
+from cluster.trio.learn.report import Watch, figures_of, write_route
+from cluster.trio.learn.student import load_student, low_rank, low_rank_delta, write_delta
+from cluster.trio.learn.train import Schedule, held_out, train
 from cluster.trio.likeness import Likeness
-from cluster.trio.report import Watch, figures_of, write_route
-from cluster.trio.student import load_student, low_rank, low_rank_delta, write_delta
 from cluster.trio.teacher import load_head
-from cluster.trio.train import Schedule, held_out, train
+from cluster.trio.text.corpus import Corpus
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from actors.engine.route import ModelError
-from cluster.trio.lockstep import ANSWER, Chats
+from cluster.trio.text.lockstep import ANSWER, Chats
 
 
 @dataclass(frozen=True, slots=True)

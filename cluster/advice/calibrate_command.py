@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from cluster.advice.options import numbers
 from cluster.config import DEFAULT_CONFIG, ConfigError, load
-from cluster.trio.options import numbers
 
 
 def calibrate(
@@ -37,11 +37,11 @@ def calibrate(
     if not out.absolute().parent.is_dir():
         raise ConfigError(f"--out {out}: no such folder")
     shared = numbers("--sessions", sessions)
+    from cluster.advice.calibrate import CalibrateJob
+    from cluster.advice.calibrate import calibrate as run
+    from cluster.advice.calibration import to_json, write
+    from cluster.advice.calibration_report import render
     from cluster.preflight import check
-    from cluster.trio.calibrate import CalibrateJob
-    from cluster.trio.calibrate import calibrate as run
-    from cluster.trio.calibration import to_json, write
-    from cluster.trio.calibration_report import render
     from infra.bench.options import load_prompts
 
     job = CalibrateJob(

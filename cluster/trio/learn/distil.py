@@ -14,13 +14,13 @@ from safetensors.torch import save_file
 
 from actors.engine.loader import load_config
 from actors.engine.route import ModelError, Route, fingerprint
-from cluster.trio.corpus import Corpus
+from cluster.trio.learn.report import Watch, figures_of, write_route
+from cluster.trio.learn.student import load_student, whole, whole_delta, write_delta
+from cluster.trio.learn.train import Schedule, held_out, train
 from cluster.trio.likeness import Likeness
-from cluster.trio.lockstep import ANSWER
-from cluster.trio.report import Watch, figures_of, write_route
-from cluster.trio.student import load_student, whole, whole_delta, write_delta
 from cluster.trio.teacher import load_head
-from cluster.trio.train import Schedule, held_out, train
+from cluster.trio.text.corpus import Corpus
+from cluster.trio.text.lockstep import ANSWER
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,9 @@ from ray.exceptions import RayActorError
 from ray.util import ActorPool
 
 from actors.engine.route import ModelError, Route
-from cluster.trio.judge import Bench, Judge
 from cluster.trio.likeness import Likeness
-from cluster.trio.rows import Rows
+from cluster.trio.routes.judge import Bench, Judge
+from cluster.trio.routes.rows import Rows
 
 JudgeAll = Callable[[Sequence[Route], int], Iterator[Likeness]]
 """(candidates, number of the set) -> their likeness in the same order, each once it is there."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cluster.trio.bench_check import Check
+from cluster.advice.bench_check import Check
 from infra.bench.table import number, plain_table
 from policies.advice import LoadAdvice, PlanAdvice
 from policies.vocabulary import Plan, PlanKind

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from transformers import AttentionInterface, Cache, PreTrainedModel
 
-from cluster.trio.turns import Turns
+from cluster.trio.text.turns import Turns
 
 ATTENTION_NAME = "viaserve_lockstep"
 ANSWER, QUESTION, GIVEN = 2, 1, 0

@@ -10,10 +10,10 @@ from typing import Any
 from rich.progress import Progress
 
 from actors.engine.route import ModelError
-from cluster.trio.corpus import RECIPE, Corpus
-from cluster.trio.judge import Bench
-from cluster.trio.prompts import answered
-from cluster.trio.rows import Rows, split_rows
+from cluster.trio.routes.judge import Bench
+from cluster.trio.routes.prompts import answered
+from cluster.trio.routes.rows import Rows, split_rows
+from cluster.trio.text.corpus import RECIPE, Corpus
 from infra.bench.options import load_prompts
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cluster.trio.proposals import Judged, propose_bayes, propose_local, propose_random
+from cluster.trio.routes.proposals import Judged, propose_bayes, propose_local, propose_random
 from policies.masks import Mask, Space, even_mask, greedy_mask, singles, without
 
 Proposed = tuple[str, Mask]

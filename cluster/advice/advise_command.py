@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cluster.advice.options import numbers
 from cluster.config import ConfigError
-from cluster.trio.options import numbers
 
 if TYPE_CHECKING:
-    from cluster.trio.calibration import Calibration
-    from cluster.trio.fleet import FleetSource
+    from cluster.advice.calibration import Calibration
+    from cluster.advice.fleet import FleetSource
     from policies.advice import Bounds, Prices
 
     Source = Calibration | FleetSource
@@ -49,7 +49,7 @@ def advise(
     if plot is not None and not plot.absolute().parent.is_dir():
         raise ConfigError(f"--plot {plot}: no such folder")
     asked = numbers("--loads", loads)
-    from cluster.trio.advise_report import MEASURED, ROOFLINE, Report, render
+    from cluster.advice.advise_report import MEASURED, ROOFLINE, Report, render
     from policies.advice import advise as decide
 
     found = _calibration(calibration) if calibration is not None else None
@@ -60,7 +60,7 @@ def advise(
     basis = MEASURED if found is not None else ROOFLINE
     checks = ()
     if found is not None and bench is not None:
-        from cluster.trio.bench_check import check, read_bench
+        from cluster.advice.bench_check import check, read_bench
 
         checks = check(found, read_bench(bench))
     report = Report((calibration or fleet or Path()).name, basis, advice, checks)
@@ -69,7 +69,7 @@ def advise(
     else:
         print(report.to_json())
     if plot is not None:
-        from cluster.trio.advise_plot import draw
+        from cluster.advice.advise_plot import draw
 
         try:
             draw(advice, source.model_at, bounds, f"{report.source}: {basis}", plot)
@@ -78,13 +78,13 @@ def advise(
 
 
 def _calibration(path: Path) -> Calibration:
-    from cluster.trio.calibration import read
+    from cluster.advice.calibration import read
 
     return read(path)
 
 
 def _fleet(path: Path | None) -> FleetSource:
-    from cluster.trio.fleet import load_fleet
+    from cluster.advice.fleet import load_fleet
 
     assert path is not None
     return load_fleet(path).source()

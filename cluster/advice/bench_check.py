@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cluster.advice.calibration import Calibration
 from cluster.config import ConfigError
-from cluster.trio.calibration import Calibration
 from policies.advice import KINDS
 from policies.costs import cheapest
 from policies.vocabulary import Plan, PlanKind, Tier

@@ -20,11 +20,11 @@ import torch
 from torch import nn
 
 from actors.engine.route import ModelError
-from cluster.trio.corpus import Corpus
+from cluster.trio.learn.losses import loss_and_gradient
 from cluster.trio.likeness import Likeness, likeness, mean
-from cluster.trio.lockstep import ANSWER, Chats
-from cluster.trio.losses import loss_and_gradient
 from cluster.trio.teacher import Head
+from cluster.trio.text.corpus import Corpus
+from cluster.trio.text.lockstep import ANSWER, Chats
 
 _CHUNK = 1024
 """Rows of logits held at a time."""

@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from actors.engine.route import ModelError
-from cluster.trio.lockstep import Chats
+from cluster.trio.text.lockstep import Chats
 
 RECIPE = "recipe.json"
 

@@ -16,8 +16,8 @@ from transformers import PreTrainedModel
 
 from actors.engine.loader import load_sliced
 from actors.engine.route import Route
+from cluster.trio.learn.train import Student
 from cluster.trio.teacher import Head
-from cluster.trio.train import Student
 
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 _LAYERS = "model.layers."

@@ -17,10 +17,10 @@ from rich.table import Table
 
 from actors.engine.route import ModelError, Route
 from cluster.quality.figures import frontier
-from cluster.trio.journal import Entry
-from cluster.trio.ledger import Scale
 from cluster.trio.likeness import Likeness
-from cluster.trio.route_job import Found
+from cluster.trio.routes.job import Found
+from cluster.trio.routes.journal import Entry
+from cluster.trio.routes.ledger import Scale
 from policies.masks import from_text
 
 _MEASURES = tuple(field.name for field in fields(Likeness) if field.name != "rows")

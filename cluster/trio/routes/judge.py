@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from actors.engine.loader import DTYPES, load_config, readable, slim_of
 from actors.engine.route import Route
 from cluster.trio.likeness import Likeness, likeness, mean
-from cluster.trio.rows import Rows
+from cluster.trio.routes.rows import Rows
 from cluster.trio.teacher import Head, load_head
 
 _BATCH_TOKENS = 2048

@@ -1,0 +1,1 @@
+"""Students that learn full's distribution: healed slims and distilled drafts."""

@@ -1,0 +1,1 @@
+"""Route search: which layers a slim verifier keeps."""

@@ -1,0 +1,1 @@
+"""Text that a model writes itself, with its own last hidden states, for all that learns from it."""
