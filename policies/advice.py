@@ -170,7 +170,7 @@ def busy_s(model: CostModel, plan: Plan, load: int) -> tuple[float, float]:
     tokens = load * model.tokens(plan, load)
     cheap_s = quick.propose_s(plan, load)
     large_s = quick.cost(plan, load) * model.tokens(plan, load) - cheap_s
-    if plan.kind is PlanKind.TWO_TIER and model.times[Tier.DRAFT].call_s > 0:
+    if plan.kind is PlanKind.TWO_TIER and model.times[Tier.DRAFT].forward_s(load) == 0:
         cheap_s = 0.0
     return large_s / tokens, cheap_s / tokens
 

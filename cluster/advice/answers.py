@@ -41,7 +41,8 @@ class Reach:
 @dataclass(slots=True)
 class Answered:
     """One answer. `chosen`: what each tier with a model chooses after the answer's own prefix,
-    at each of its places. `lookups`: what prompt lookup would propose there."""
+    at each of its places. `lookups`: what prompt lookup would propose there; a draft that is a
+    model goes on behind it."""
 
     asked: Asked
     ids: tuple[int, ...]
@@ -53,19 +54,36 @@ class Answered:
         wanted = self.ids if judge is Tier.FULL else self.chosen.get(judge)
         if wanted is None:
             return None
-        if self.lookups is not None:
-            found = [ids[:longest] for ids in self.lookups]
-            kept = tuple(_same(ids, wanted[i:]) for i, ids in enumerate(found))
-            return Outlook(tuple(map(len, found)), kept)
-        if (drafted := self.chosen.get(Tier.DRAFT)) is None:
+        drafted = self.chosen.get(Tier.DRAFT)
+        if drafted is None and self.lookups is None:
             return None
-        return outlook([a == b for a, b in zip(drafted, wanted, strict=True)], longest)
+        if drafted is None:
+            goes_on = Outlook((0,) * len(wanted), (0,) * len(wanted))
+        else:
+            goes_on = outlook([a == b for a, b in zip(drafted, wanted, strict=True)], longest)
+        return goes_on if self.lookups is None else _behind(self.lookups, wanted, goes_on, longest)
 
     def blocks(self, longest: int) -> Outlook | None:
         """What a block of slim's own tokens meets before full."""
         if (slim := self.chosen.get(Tier.SLIM)) is None:
             return None
         return outlook([a == b for a, b in zip(slim, self.ids, strict=True)], longest)
+
+
+def _behind(
+    lookups: Sequence[list[int]], wanted: Sequence[int], goes_on: Outlook, longest: int
+) -> Outlook:
+    """Lookup's tokens at each place, and behind them what `goes_on` from there."""
+    proposed: list[int] = []
+    accepted: list[int] = []
+    for place, ids in enumerate(lookups):
+        found, end = ids[:longest], place + min(len(ids), longest)
+        kept = _same(found, wanted[place:])
+        more = kept == len(found) and end < len(wanted)
+        accepted.append(min(kept + (goes_on.accepted[end] if more else 0), longest))
+        rest = goes_on.proposed[min(end, len(wanted) - 1)]
+        proposed.append(min(len(found) + rest, longest))
+    return Outlook(tuple(proposed), tuple(accepted))
 
 
 def _same(ids: Sequence[int], wanted: Sequence[int]) -> int:
@@ -86,8 +104,10 @@ class Examiner:
         stop_ids: frozenset[int],
         use: Callable[[Tier], None] = lambda tier: None,
     ) -> None:
-        """`lookup`: the draft, where it is no model; `use` is called before a tier computes."""
-        self._engines = {t: e for t, e in engines.items() if t is not Tier.DRAFT or lookup is None}
+        """`lookup`: a draft that looks up, alone or before its model; `use` is called before a
+        tier computes."""
+        alone = lookup is not None and lookup.model_dir is None
+        self._engines = {t: e for t, e in engines.items() if t is not Tier.DRAFT or not alone}
         self._lookup, self._params, self._seed, self._stops = lookup, sampling, seed, stop_ids
         self._use = use
         self._warm = False

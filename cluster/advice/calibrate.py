@@ -76,7 +76,8 @@ def calibrate(job: CalibrateJob, *, quiet: bool = False) -> Calibration:
             torch.set_num_threads(threads[tier])
 
     lookup = job.facts.sources.get(Tier.DRAFT)
-    lookup = lookup if lookup is not None and lookup.model_dir is None else None
+    if lookup is not None and lookup.model_dir is not None and not lookup.lookup:
+        lookup = None
     params = SamplingParams(temperature=job.temperature)
     examiner = Examiner(engines, lookup, params, job.seed, job.facts.eos_ids, use)
     # The hop first: Ray's processes are gone before anything else is timed.

@@ -9,7 +9,7 @@ import dataclasses
 import json
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -137,8 +137,9 @@ class Calibration:
             if steps := [step for step in self.steps if step.tier is tier]:
                 times[tier] = TierCost(forward_time(steps, load), hop_s=self.hop.seconds)
         if self.lookup_s is not None:
-            # In the router: no call; beside slim the call's way is slim's.
-            times[Tier.DRAFT] = TierCost(_nothing, self.lookup_s)
+            # Without a model it is the router's: no call; beside slim the call's way is slim's.
+            behind = times.get(Tier.DRAFT, TierCost(_nothing))
+            times[Tier.DRAFT] = replace(behind, call_s=self.lookup_s)
         found = self.agreement
         rates = Rates(
             draft_full=found.draft_full or 0.0,

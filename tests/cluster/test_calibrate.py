@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from actors.engine.build import TierSource
 from actors.engine.loader import load_full, slim_of
+from actors.engine.lookup_first import LookupFirst
 from actors.engine.ngram import NgramEngine
 from actors.engine.route import Route, fingerprint
 from actors.engine.seam import Extend, Propose
@@ -169,7 +170,10 @@ class Toys:
             raw = {"model_fingerprint": "toy", "num_layers": LAYERS, "kept_layers": layers}
             routed = slim_of(full, Route.model_validate(raw), None)
             self.engines[tier] = make_engine(routed, num_slots=8)
-        if lookup is not None:
+        if lookup is not None and lookup.lookup:
+            lengths = (lookup.ngram_longest, lookup.ngram_shortest)
+            self.engines[Tier.DRAFT] = LookupFirst(self.engines[Tier.DRAFT], *lengths)
+        elif lookup is not None:
             self.engines[Tier.DRAFT] = NgramEngine(lookup.ngram_longest, lookup.ngram_shortest)
         self.examiner = Examiner(self.engines, lookup, WARM, 5, frozenset())
 
@@ -193,7 +197,10 @@ def served(toys: Toys, prompt: list[int], judge: Tier, gamma: int, count: int) -
     return commits
 
 
-@pytest.mark.parametrize("lookup", [None, TierSource(ngram_longest=3, ngram_shortest=1)])
+LOOKUP = TierSource(ngram_longest=3, ngram_shortest=1)
+
+
+@pytest.mark.parametrize("lookup", [None, LOOKUP, replace(LOOKUP, model_dir="toy", lookup=True)])
 @pytest.mark.parametrize("gamma", [1, 3, 6])
 def test_rounds_along_the_answer_are_the_rounds_that_are_served(full, gamma, lookup):
     toys = Toys(full, lookup)
