@@ -6,6 +6,8 @@ other devices through torchao. It knows no route and no file.
 
 from __future__ import annotations
 
+import importlib
+
 import torch
 from torch import nn
 from transformers import PreTrainedModel
@@ -65,10 +67,10 @@ def quantise_by_torchao(model: PreTrainedModel) -> None:
     """As `quantise_linears`, through torchao's tensors."""
     try:
         # Not at the top: it is optional, and noisy when it is imported.
-        from torchao.quantization import Int8WeightOnlyConfig, quantize_
+        torchao = importlib.import_module("torchao.quantization")
     except ImportError as error:
         raise ModelError(
             f'weights "int8" on {model.device.type}: torchao cannot be imported; install the'
             " extra int8 (pip install '.[int8]')"
         ) from error
-    quantize_(model, Int8WeightOnlyConfig())
+    torchao.quantize_(model, torchao.Int8WeightOnlyConfig())
