@@ -112,7 +112,7 @@ class Facts:
 def check(config: Config) -> Facts:
     """ModelError, FetchError or ConfigError where the config cannot be served."""
     config = config.on_machine(os.cpu_count() or 1)
-    model_dir = _model_dir(config.model.path)
+    model_dir = model_dir_of(config.model.path)
     model = load_config(model_dir)
     limit = getattr(model, "max_position_embeddings", config.model.context)
     if config.model.context > limit:
@@ -156,7 +156,7 @@ def _resolve(path: str) -> Path:
     return ROOT / Path(path).expanduser()
 
 
-def _model_dir(path: str) -> Path:
+def model_dir_of(path: str) -> Path:
     """A model's folder; the embedded model and a GGUF file become one first."""
     if path == "default":
         return fetch_default()
@@ -195,7 +195,7 @@ def _draft_source(draft: DraftConfig, model_dir: Path) -> TierSource:
         path = _resolve(draft.path)
         checked_route(model_dir, path)
         return replace(lookup, model_dir=str(model_dir), route=str(path))
-    path = _model_dir(draft.path)
+    path = model_dir_of(draft.path)
     load_config(path)
     _fingerprint(path)
     _tokenizer(path)

@@ -16,9 +16,11 @@ OPENERS = Path(__file__).parent / "text" / "openers.txt"
 """Beginnings of questions of the kinds that Spec-Bench has: conversation, translation,
 summarisation, question answering, maths, text with passages."""
 
+MODEL_HELP = "A model folder, a GGUF file, or `default`, the embedded model."
+
 
 def corpus(
-    model: Annotated[Path, typer.Argument(help="A model folder.")],
+    model: Annotated[str, typer.Argument(help=MODEL_HELP)],
     out: Annotated[Path, typer.Option(help="The folder of the text.")],
     shards: Annotated[int, typer.Option(min=1, help="Shards in all; those there are kept.")] = 8,
     chats: Annotated[int, typer.Option(min=1, help="Chats of a shard, side by side.")] = 224,
@@ -30,17 +32,20 @@ def corpus(
     threads: Annotated[int, typer.Option(help="Compute threads; 0: all cores.")] = 0,
 ) -> None:
     """Let a model write chats with itself; go on where a run before was ended."""
+    from cluster.preflight import model_dir_of
     from cluster.trio.text.lockstep import Recipe
     from cluster.trio.text.write import CorpusJob, write_corpus
 
     _use(threads)
     lines = tuple(line for line in openers.read_text().splitlines() if line.strip())
     recipe = Recipe(tokens=tokens)
-    write_corpus(CorpusJob(model, out, lines, shards, chats, recipe, seed, dtype, device))
+    write_corpus(
+        CorpusJob(model_dir_of(model), out, lines, shards, chats, recipe, seed, dtype, device)
+    )
 
 
 def distill(
-    model: Annotated[Path, typer.Argument(help="A model folder.")],
+    model: Annotated[str, typer.Argument(help=MODEL_HELP)],
     text: Annotated[Path, typer.Option("--corpus", help="What `corpus` wrote.")],
     out: Annotated[Path, typer.Option(help="The draft's route file, .json.")],
     layers: Annotated[int, typer.Option(min=1, help="How many of full's: first ones, last.")] = 3,
@@ -50,7 +55,7 @@ def distill(
     tokens: Annotated[int, typer.Option(min=1, help="To read, several times over.")] = 4_000_000,
     rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 1e-3,
     batch: Annotated[int, typer.Option(min=1, help="Chats of a step.")] = 12,
-    loss: Annotated[str, typer.Option(help="kl, tv or mixed.")] = "kl",
+    loss: Annotated[str, typer.Option(help="kl, tv or mixed.")] = "mixed",
     shards: Annotated[int | None, typer.Option(min=1, help="At most so many of the text.")] = None,
     temperature: Annotated[float, typer.Option(help="Of the figures.")] = 0.8,
     seed: Annotated[int, typer.Option()] = 0,
@@ -59,14 +64,16 @@ def distill(
 ) -> None:
     """Train a draft of a few of full's layers; go on where a run before was ended."""
     from actors.engine.loader import load_config
+    from cluster.preflight import model_dir_of
     from cluster.trio.learn.distil import DistilJob, default_layers, distil
     from cluster.trio.learn.report import Watch
 
     _use(threads)
     schedule = _schedule(tokens, batch, rate, loss, seed)
-    chosen = _layers(kept) or default_layers(load_config(model).num_hidden_layers, layers)
+    model_dir = model_dir_of(model)
+    chosen = _layers(kept) or default_layers(load_config(model_dir).num_hidden_layers, layers)
     job = DistilJob(
-        model,
+        model_dir,
         text,
         _json(out),
         chosen,
@@ -83,14 +90,14 @@ def distill(
 
 def heal(
     route: Annotated[Path, typer.Argument(help="A route file.")],
-    model: Annotated[Path, typer.Option(help="The model folder that it routes.")],
     text: Annotated[Path, typer.Option("--corpus", help="What `corpus` wrote.")],
     out: Annotated[Path, typer.Option(help="The healed route file, .json.")],
+    model: Annotated[str, typer.Option(help=MODEL_HELP)] = "default",
     rank: Annotated[int, typer.Option(min=1, help="Of the products added to the weights.")] = 16,
     tokens: Annotated[int, typer.Option(min=1, help="To read, several times over.")] = 1_000_000,
-    rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 2e-3,
+    rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 1e-3,
     batch: Annotated[int, typer.Option(min=1, help="Chats of a step.")] = 8,
-    loss: Annotated[str, typer.Option(help="kl, tv or mixed.")] = "kl",
+    loss: Annotated[str, typer.Option(help="kl, tv or mixed.")] = "mixed",
     shards: Annotated[int | None, typer.Option(min=1, help="At most so many of the text.")] = None,
     temperature: Annotated[float, typer.Option(help="Of the figures.")] = 0.8,
     seed: Annotated[int, typer.Option()] = 0,
@@ -98,6 +105,7 @@ def heal(
     threads: Annotated[int, typer.Option(help="Compute threads; 0: all cores.")] = 0,
 ) -> None:
     """Teach a route's slim to choose as full does; go on where a run before was ended."""
+    from cluster.preflight import model_dir_of
     from cluster.trio.learn.heal import HealJob
     from cluster.trio.learn.heal import heal as run
     from cluster.trio.learn.report import Watch
@@ -105,7 +113,7 @@ def heal(
     _use(threads)
     schedule = _schedule(tokens, batch, rate, loss, seed)
     job = HealJob(
-        model,
+        model_dir_of(model),
         text,
         route,
         _json(out),

@@ -9,10 +9,11 @@ from typing import Annotated
 import typer
 
 from cluster.config import ConfigError
+from cluster.trio.commands import MODEL_HELP
 
 
 def route(
-    model: Annotated[Path, typer.Argument(help="A model folder.")],
+    model: Annotated[str, typer.Argument(help=MODEL_HELP)],
     out: Annotated[Path, typer.Option(help="The route file; the journal lies beside it.")],
     corpus: Annotated[
         Path | None, typer.Option(help="A folder of `cluster corpus`, or give --prompts.")
@@ -68,6 +69,7 @@ def route(
     if temperature <= 0:
         raise ConfigError(f"--temperature {temperature:g}: give a number above 0")
     from actors.engine.loader import load_config
+    from cluster.preflight import model_dir_of
     from cluster.trio.routes.job import RouteJob, beside, search_route
     from cluster.trio.routes.judge import Bench
     from cluster.trio.routes.judges import Staff
@@ -78,10 +80,11 @@ def route(
 
     if objective not in OBJECTIVES:
         raise ConfigError(f"--objective {objective}: give one of {', '.join(OBJECTIVES)}")
-    sizes = _sizes(load_config(model).num_hidden_layers, layers, min_layers, max_layers)
+    model_dir = model_dir_of(model)
+    sizes = _sizes(load_config(model_dir).num_hidden_layers, layers, min_layers, max_layers)
     staff = Staff(workers or max(1, (os.cpu_count() or 1) // threads), gpus, address)
     job = RouteJob(
-        bench=Bench(model, dtype, device, threads, temperature),
+        bench=Bench(model_dir, dtype, device, threads, temperature),
         text=Text(corpus, prompts, rows, held_out_rows, chat_tokens),
         out=out,
         search=SearchSettings(sizes, candidates, theta, local, lookahead, seed),
