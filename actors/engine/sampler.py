@@ -107,9 +107,10 @@ def _penalised(
     """The rows in float32 with penalties, bias and grammar; a copy, since a retry must find the
     logits as they were."""
     rows = logits.to(torch.float32, copy=True)
-    for i, row in enumerate(rows):
-        before = tokens[: first + i]
-        _penalise_(row, spec.params, before[: spec.prompt_len], before[spec.prompt_len :])
+    if spec.params.has_penalties or spec.params.logit_bias:
+        for i, row in enumerate(rows):
+            before = tokens[: first + i]
+            _penalise_(row, spec.params, before[: spec.prompt_len], before[spec.prompt_len :])
     if allowed is not None:
         rows.masked_fill_(~allowed, -math.inf)
     return rows
@@ -150,28 +151,38 @@ def _choose_row(row: torch.Tensor, spec: SamplingSpec, position: int, columns: C
     scaled = row / params.temperature
     noise_of = (spec.seed, spec.choice, position)
     if _filters(params, row):
-        left = kept_ids(scaled, params)
+        ids, score = _scored(scaled, kept_ids(scaled, params), noise_of, columns)
     else:
-        left = _contenders(scaled, noise_of, columns)
+        ids, score = _contenders(scaled, noise_of, columns)
+    return int(ids[score == score.max()].min())
+
+
+def _scored(
+    scaled: torch.Tensor, left: torch.Tensor, noise_of: tuple[int, int, int], columns: Columns
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids of some columns and their logits / T + G."""
     ids = columns.ids_of(left)
-    score = scaled[left].double() + gumbel(*noise_of, ids, columns.vocab_size)
-    return int(ids[torch.argmax(score)])
+    return ids, scaled[left].double() + gumbel(*noise_of, ids, columns.vocab_size)
 
 
 def _contenders(
     scaled: torch.Tensor, noise_of: tuple[int, int, int], columns: Columns
-) -> torch.Tensor:
-    """Columns that can win the argmax over the whole row, ascending.
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids that can win the argmax over the whole row, in no order and some of them twice, and
+    their scores.
 
     The best of the highest logits sets a score; any other id needs at least that score less
     the lowest of these logits as noise, which the integer hash alone can rule out.
     """
-    size, ids = columns.vocab_size, columns.ids
+    size = columns.vocab_size
     top = torch.topk(scaled, min(_FIRST_TRY, scaled.numel()))
-    score = top.values.double() + gumbel(*noise_of, columns.ids_of(top.indices), size)
+    ids, score = _scored(scaled, top.indices, noise_of, columns)
     bound = float(score.max()) - float(top.values[-1])
-    others = ids_with_noise_at_least(*noise_of, size, bound, scaled.device, ids)
-    return torch.unique(torch.cat((top.indices, others)))
+    others = ids_with_noise_at_least(*noise_of, size, bound, scaled.device, columns.ids)
+    if not len(others):
+        return ids, score
+    more_ids, more_score = _scored(scaled, others, noise_of, columns)
+    return torch.cat((ids, more_ids)), torch.cat((score, more_score))
 
 
 def kept_ids(scaled: torch.Tensor, params: SamplingParams) -> torch.Tensor:

@@ -30,10 +30,11 @@ def test_the_integers_are_numpys(key, size):
         np.testing.assert_array_equal(got.view(np.uint32), expected)
 
 
+@pytest.mark.parametrize("gumbel", [torch_noise.gumbel, torch_noise.device_gumbel])
 @given(key=KEYS, size=st.sampled_from(SIZES))
-def test_g_is_numpys_up_to_the_rounding_of_logarithms(key, size):
+def test_g_is_numpys_up_to_the_rounding_of_logarithms(gumbel, key, size):
     ids = np.arange(0, size, 1 + size // 500)
-    got = torch_noise.gumbel(*key, torch.from_numpy(ids), size).numpy()
+    got = gumbel(*key, torch.from_numpy(ids), size).numpy()
     law = noise.gumbel(*key, ids)
     assert got.dtype == np.float64
     # The inner logarithm loses relative accuracy near u = 1, as -log(u) nears zero.
@@ -61,6 +62,19 @@ def test_no_id_with_enough_noise_is_missed_and_few_others_come(key, size, bound)
     # Three units of the high word, 2**-32 each, of the uniform number.
     slack = np.exp(-np.exp(-law[found])) - math.exp(-math.exp(min(-bound, 700)))
     assert (slack >= -3 * 2.0**-32 - 1e-15).all()
+
+
+@given(
+    key=KEYS,
+    size=st.sampled_from(SIZES[:3]),
+    least=st.integers(0, 2**32 - 1) | st.sampled_from([0, 2**31 - 1, 2**31, 2**32 - 1]),
+    step=st.integers(1, 3),
+)
+def test_other_devices_find_what_numpy_finds(key, size, least, step):
+    keys, among = noise.noise_keys(*key), np.arange(0, size, step)
+    found = torch_noise._device_ids(keys, size, least, CPU, torch.from_numpy(among))
+    high, _ = noise.uniform_bits(keys, among)
+    np.testing.assert_array_equal(found.numpy(), np.flatnonzero(high >= least))
 
 
 @given(key=KEYS, size=st.sampled_from(SIZES[:3]), data=st.data())
