@@ -91,6 +91,6 @@ def _behind(engine: Engine) -> Engine:
 
 def _is_invariant(engine: Engine) -> bool:
     engine = _behind(engine)
-    if not isinstance(engine, TransformersEngine):
+    if not isinstance(engine, TransformersEngine) or not engine.row_invariant:
         return True
     return rows_are_invariant(engine, engine.vocab_size)

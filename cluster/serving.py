@@ -25,6 +25,7 @@ from cluster.app import compose
 from cluster.config import Config, ConfigError
 from cluster.placement import RegistryClient, cpus_of, end_shared
 from cluster.preflight import Facts, check, check_machine
+from policies.vocabulary import Tier
 
 READY_TIMEOUT_S = 600.0
 _POLL_S = 0.5
@@ -136,9 +137,11 @@ def _report(facts: Facts) -> str:
 
 def _worker_lines(report: WorkerReport) -> Iterator[str]:
     invariant = "row-invariant" if report.row_invariant else "NOT row-invariant: exact up to ties"
+    # Only full has to be: nobody asks it of a draft.
+    law = f", {invariant}" if Tier.FULL in report.tiers else ""
     yield (
         f"  {report.worker_id}: {report.device}, {report.threads} threads, weights"
-        f" {_mb(report.weight_bytes)} in all, {invariant}"
+        f" {_mb(report.weight_bytes)} in all{law}"
     )
     for tier, stats in report.engines.items():
         if not stats.slots:

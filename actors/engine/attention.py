@@ -60,22 +60,24 @@ def round_up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
 
 
-def plan_groups(spans: Sequence[Span], waste: float = _GROUP_WASTE) -> list[list[Span]]:
+def plan_groups(
+    spans: Sequence[Span], waste: float = _GROUP_WASTE, row_multiple: int = ROW_MULTIPLE
+) -> list[list[Span]]:
     """Which sessions share a product: neighbouring slots of like size, one span a slot."""
+
+    def rows(span: Span) -> int:
+        return round_up(span.count, row_multiple)
+
     groups: list[list[Span]] = []
     for span in sorted(spans, key=lambda s: s.slot):
         if groups and groups[-1][-1].slot + 1 == span.slot:
             joined = [*groups[-1], span]
-            padded = len(joined) * max(map(_rows, joined)) * max(map(_keys, joined))
-            if padded <= waste * sum(_rows(s) * _keys(s) for s in joined):
+            padded = len(joined) * max(map(rows, joined)) * max(map(_keys, joined))
+            if padded <= waste * sum(rows(s) * _keys(s) for s in joined):
                 groups[-1] = joined
                 continue
         groups.append([span])
     return groups
-
-
-def _rows(span: Span) -> int:
-    return round_up(span.count, ROW_MULTIPLE)
 
 
 def _keys(span: Span) -> int:
@@ -83,10 +85,14 @@ def _keys(span: Span) -> int:
 
 
 def build_group(
-    spans: Sequence[Span], slot_tokens: int, window: int | None, device: torch.device
+    spans: Sequence[Span],
+    slot_tokens: int,
+    window: int | None,
+    device: torch.device,
+    row_multiple: int = ROW_MULTIPLE,
 ) -> Group:
     """Index tensors and masks of one group; made once a step, used by every layer."""
-    rows = max(map(_rows, spans))
+    rows = round_up(max(span.count for span in spans), row_multiple)
     keys = min(max(map(_keys, spans)), slot_tokens)
     take = torch.zeros((len(spans), rows), dtype=torch.int64)
     last = torch.zeros((len(spans), rows), dtype=torch.int64)

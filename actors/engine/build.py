@@ -12,6 +12,7 @@ from transformers import AutoTokenizer, PreTrainedModel
 from actors.engine.attention import KEY_MULTIPLE
 from actors.engine.grammar import GrammarCompiler, Grammars
 from actors.engine.int8 import quantise_linears
+from actors.engine.lean import make_lean
 from actors.engine.loader import (
     DTYPES,
     load_config,
@@ -77,7 +78,8 @@ def build_engines(spec: EngineSpec) -> dict[Tier, Engine]:
             engines[tier] = NgramEngine(source.ngram_longest, source.ngram_shortest)
             continue
         beside = full is not None and source.model_dir == full.model_dir
-        models[tier] = _load(source, dtype, device, models.get(Tier.FULL) if beside else None)
+        shared = models.get(Tier.FULL) if beside else None
+        models[tier] = _load(source, dtype, device, shared, lean=tier is Tier.DRAFT)
     pack_linears(models.values())
     grammars = Grammars(lambda: _compiler_of(spec))
     for tier, model in models.items():
@@ -89,6 +91,7 @@ def build_engines(spec: EngineSpec) -> dict[Tier, Engine]:
             token_budget=spec.token_budget,
             vocab_size=spec.vocab_size or None,
             grammars=grammars,
+            row_invariant=tier is not Tier.DRAFT,
         )
         source = spec.tiers[tier]
         lengths = (source.ngram_longest, source.ngram_shortest)
@@ -104,18 +107,31 @@ def _compiler_of(spec: EngineSpec) -> GrammarCompiler:
 
 
 def _load(
-    source: TierSource, dtype: torch.dtype, device: torch.device, full: PreTrainedModel | None
+    source: TierSource,
+    dtype: torch.dtype,
+    device: torch.device,
+    full: PreTrainedModel | None,
+    lean: bool,
 ) -> PreTrainedModel:
+    """`lean`: with a LeanDecoder where the model is of a kind that has one and is not `full`."""
     assert source.model_dir is not None
     model_dir = Path(source.model_dir)
+    if source.route is None and full is not None:
+        return full
     if source.route is None:
-        return full if full is not None else load_full(model_dir, dtype, device)
+        model = load_full(model_dir, dtype, device)
+        if lean:
+            make_lean(model)
+        return model
     cut = checked_route(model_dir, Path(source.route))
     route = cut.route
     own_dtype = DTYPES[route.dtype] if route.dtype else dtype
     if full is not None and own_dtype == dtype and route.weights is None:
-        return slim_of(full, route, cut.delta, cut.shortlist)
-    model = load_sliced(model_dir, route, own_dtype, device, cut.delta, cut.shortlist)
+        model = slim_of(full, route, cut.delta, cut.shortlist)
+    else:
+        model = load_sliced(model_dir, route, own_dtype, device, cut.delta, cut.shortlist)
+    if lean:
+        make_lean(model)
     if route.weights == "int8":
         quantise_linears(model)
     return model

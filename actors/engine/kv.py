@@ -8,7 +8,7 @@ computed anew from their token ids when they come back.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,6 +114,17 @@ class SlotCache(Cache):
                 _zeros(shape, self.dtype, device),
             )
         self.spans: list[tuple[int, int, int, int]] = []
+        self._device = device
+        self._rows: tuple[torch.Tensor, ...] = ()
+
+    def place(self, spans: Sequence[tuple[int, int, int, int]]) -> None:
+        """Where the next step's rows go: (slot, position, first row, number of rows) of each
+        session; all rows of the pack up to its padding, in order."""
+        self.spans = list(spans)
+        if len(self.spans) > 1:
+            slots = [slot for slot, _, _, count in spans for _ in range(count)]
+            places = [at + i for _, at, _, count in spans for i in range(count)]
+            self._rows = tuple(torch.tensor((slots, places), device=self._device))
 
     @property
     def bytes_per_token(self) -> int:
@@ -130,14 +141,20 @@ class SlotCache(Cache):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Write the packed rows (1, kv_heads, rows, head_dim) of the step into their slots.
 
-        `spans` of the step: (slot, position, first row, number of rows). Returns the tensors
-        of all slots; the attention function picks its views.
+        `place` was told where. Returns the tensors of all slots; the attention function picks
+        its views.
         """
         keys, values = self.tensors[layer_idx]
-        for slot, position, row, count in self.spans:
-            end, row_end = position + count, row + count
-            keys[slot, :, position:end] = key_states[0, :, row:row_end]
-            values[slot, :, position:end] = value_states[0, :, row:row_end]
+        if len(self.spans) == 1:
+            [(slot, position, _, count)] = self.spans
+            keys[slot, :, position : position + count] = key_states[0, :, :count]
+            values[slot, :, position : position + count] = value_states[0, :, :count]
+            return keys, values
+        # One scatter of all rows: a write for each session would cost more than the products.
+        slots, places = self._rows
+        count = len(slots)
+        keys[slots, :, places] = key_states[0, :, :count].transpose(0, 1).to(keys.dtype)
+        values[slots, :, places] = value_states[0, :, :count].transpose(0, 1).to(values.dtype)
         return keys, values
 
     def get_seq_length(self, layer_idx: int = 0) -> int:

@@ -14,10 +14,18 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from actors.engine import sampler
-from actors.engine.attention import ROW_MULTIPLE, Span, build_group, plan_groups, round_up
+from actors.engine.attention import (
+    ROW_MULTIPLE,
+    Group,
+    Span,
+    build_group,
+    plan_groups,
+    round_up,
+)
 from actors.engine.grammar import Grammars
 from actors.engine.halves import NoAttention
 from actors.engine.kv import Slot, SlotCache, SlotTable
+from actors.engine.lean import LeanDecoder
 from actors.engine.seam import Context, EngineStats, Extend, Propose, Row
 from actors.engine.shortlist import Columns, ShortHead
 from actors.engine.sizes import weight_bytes
@@ -53,11 +61,13 @@ class TransformersEngine:
         token_budget: int,
         vocab_size: int | None = None,
         grammars: Grammars | None = None,
+        row_invariant: bool = True,
     ) -> None:
         """`slot_tokens`: longest session; `token_budget`: most rows of one forward;
         `vocab_size`: ids that the sessions' full model has, by default the model's own (models
         that share a tokenizer pad their vocabulary differently); `grammars`: the worker's, to
-        serve sessions that have one."""
+        serve sessions that have one; `row_invariant`: rows are padded to keep the law (DESIGN
+        section 2), which a draft may go without and a LeanDecoder does not keep."""
         assert token_budget >= 1
         self._model = model.eval()
         self._own_vocab = model.config.vocab_size
@@ -67,6 +77,11 @@ class TransformersEngine:
         self._budget = token_budget
         self._window = _sliding_window(model)
         slot_tokens = round_up(slot_tokens, 128)
+        self._lean = model.model if isinstance(model.model, LeanDecoder) else None
+        assert self._lean is None or not row_invariant
+        if self._lean is not None:
+            self._lean.reserve(slot_tokens)
+        self._row_multiple = ROW_MULTIPLE if row_invariant else 1
         self._table = SlotTable(num_slots, slot_tokens)
         self._cache = SlotCache(
             _cached_layers(model), num_slots, slot_tokens, model.dtype, self._device
@@ -109,6 +124,11 @@ class TransformersEngine:
     def model(self) -> PreTrainedModel:
         """The model it computes with."""
         return self._model
+
+    @property
+    def row_invariant(self) -> bool:
+        """Whether it is to keep the law of row invariance."""
+        return self._row_multiple == ROW_MULTIPLE
 
     @property
     def vocab_size(self) -> int:
@@ -235,37 +255,56 @@ class TransformersEngine:
         """One packed forward; returns the scored rows' logits, shape (len(scored), V), or
         (len(scored), S) of a shortened head.
 
-        Rows are padded to ROW_MULTIPLE, in the pack and for the head; padding rows are
+        Rows are padded to the row multiple, in the pack and for the head; padding rows are
         written nowhere.
         """
         self._forwards += 1
         self._rows += len(ids)
-        padding = round_up(len(ids), ROW_MULTIPLE) - len(ids)
-        keep = scored + scored[-1:] * (round_up(len(scored), ROW_MULTIPLE) - len(scored))
-        device = self._device
-        groups = [
-            build_group(group, self._table.slot_tokens, self._window, device)
-            for group in plan_groups(spans)
-        ]
-        self._cache.spans = [(s.slot, s.position, s.row, s.count) for s in spans]
+        self._cache.place([(s.slot, s.position, s.row, s.count) for s in spans])
         if self._own_vocab < self._vocab_size:
             ids = [token if token < self._own_vocab else 0 for token in ids]
-        out = self._model(
-            input_ids=torch.tensor([ids + [0] * padding], device=device),
-            position_ids=torch.tensor([positions + [0] * padding], device=device),
-            past_key_values=self._cache,
-            use_cache=True,
-            logits_to_keep=torch.tensor(keep, dtype=torch.int64, device=device),
-            groups=groups,
-        )
+        padding = [0] * self._lacking(len(ids))
+        keep = scored + scored[-1:] * self._lacking(len(scored))
+        logits = self._decoded(ids + padding, positions + padding, keep, spans)[: len(scored)]
         # Columns that the full model has not are cut off, those that it has alone are impossible.
-        logits = out.logits[0, : len(scored)]
         if self._columns.ids is not None:
             return logits[:, : len(self._columns.ids)]
         logits = logits[:, : self._vocab_size]
         if (lacking := self._vocab_size - self._own_vocab) > 0:
             logits = nn.functional.pad(logits, (0, lacking), value=float("-inf"))
         return logits
+
+    def _decoded(
+        self, ids: list[int], positions: list[int], keep: list[int], spans: Sequence[Span]
+    ) -> torch.Tensor:
+        """Logits, (len(keep), columns), of the rows to keep."""
+        device = self._device
+        where = torch.tensor((ids, positions), device=device)
+        kept = torch.tensor(keep, dtype=torch.int64, device=device)
+        if self._lean is not None:
+            groups = [] if len(ids) == 1 else self._groups(spans)
+            hidden = self._lean(where[0], where[1], self._cache, groups)
+            return self._model.lm_head(hidden if len(keep) == len(ids) else hidden[kept])
+        out = self._model(
+            input_ids=where[:1],
+            position_ids=where[1:],
+            past_key_values=self._cache,
+            use_cache=True,
+            logits_to_keep=kept,
+            groups=self._groups(spans),
+        )
+        return out.logits[0]
+
+    def _groups(self, spans: Sequence[Span]) -> list[Group]:
+        multiple = self._row_multiple
+        tokens, window, device = self._table.slot_tokens, self._window, self._device
+        return [
+            build_group(group, tokens, window, device, multiple)
+            for group in plan_groups(spans, row_multiple=multiple)
+        ]
+
+    def _lacking(self, num_rows: int) -> int:
+        return -num_rows % self._row_multiple
 
 
 def _goes_on(context: Context, limit: int) -> bool:
@@ -281,6 +320,8 @@ def _cached_layers(model: PreTrainedModel) -> list[tuple[int, int, int]]:
     config = model.config
     heads = config.num_key_value_heads
     dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    if isinstance(model.model, LeanDecoder):
+        return [(index, heads, dim) for index in model.model.cached_layers]
     attentions = [layer.self_attn for layer in model.model.layers]
     return [(a.layer_idx, heads, dim) for a in attentions if not isinstance(a, NoAttention)]
 

@@ -98,6 +98,7 @@ def make_engine(
     token_budget: int = 64,
     vocab_size: int | None = None,
     grammars: Grammars | None = None,
+    row_invariant: bool = True,
 ) -> TransformersEngine:
     """An engine with room for a test."""
     return TransformersEngine(
@@ -107,4 +108,5 @@ def make_engine(
         token_budget=token_budget,
         vocab_size=vocab_size,
         grammars=grammars,
+        row_invariant=row_invariant,
     )
