@@ -23,6 +23,10 @@ from cluster.trio.teacher import load_head
 from cluster.trio.text.corpus import Corpus
 
 
+_STILL_TRUE = ("slim_cost", "kept_share", "candidates")
+"""What the search found that healing does not change."""
+
+
 @dataclass(frozen=True, slots=True)
 class HealJob:
     """The route at `route` is healed and written to `out`, its delta beside it. The loss is over
@@ -66,6 +70,7 @@ def heal(job: HealJob, watch: Watch) -> tuple[Likeness, Likeness]:
     watch.after(after)
     delta = job.out.with_suffix(".safetensors")
     write_delta(low_rank_delta(student, route), delta)
-    figures = {**route.figures, **figures_of(before, after, job.schedule)}
+    kept = {name: route.figures[name] for name in _STILL_TRUE if name in route.figures}
+    figures = kept | figures_of(before, after, job.schedule)
     write_route(route.model_copy(update={"delta": delta.name, "figures": figures}), job.out)
     return before, after
