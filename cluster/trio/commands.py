@@ -16,6 +16,7 @@ OPENERS = Path(__file__).parent / "text" / "openers.txt"
 """Beginnings of questions of the kinds that Spec-Bench has: conversation, translation,
 summarisation, question answering, maths, text with passages."""
 
+_DTYPES = ("float32", "bfloat16", "float16")
 MODEL_HELP = "A model folder, a GGUF file, or `default`, the embedded model."
 
 
@@ -36,8 +37,10 @@ def corpus(
     from cluster.trio.text.lockstep import Recipe
     from cluster.trio.text.write import CorpusJob, write_corpus
 
-    _use(threads)
-    lines = tuple(line for line in openers.read_text().splitlines() if line.strip())
+    _use(threads, device)
+    if dtype not in _DTYPES:
+        raise ConfigError(f"--dtype {dtype}: give {', '.join(_DTYPES)}")
+    lines = _lines(openers)
     recipe = Recipe(tokens=tokens)
     write_corpus(
         CorpusJob(model_dir_of(model), out, lines, shards, chats, recipe, seed, dtype, device)
@@ -68,7 +71,9 @@ def distill(
     from cluster.trio.learn.distil import DistilJob, default_layers, distil
     from cluster.trio.learn.report import Watch
 
-    _use(threads)
+    _use(threads, device)
+    if weights not in ("", "int8"):
+        raise ConfigError(f"--weights {weights}: give int8 or leave it out")
     schedule = _schedule(tokens, batch, rate, loss, seed)
     model_dir = model_dir_of(model)
     chosen = _layers(kept) or default_layers(load_config(model_dir).num_hidden_layers, layers)
@@ -110,7 +115,7 @@ def heal(
     from cluster.trio.learn.heal import heal as run
     from cluster.trio.learn.report import Watch
 
-    _use(threads)
+    _use(threads, device)
     schedule = _schedule(tokens, batch, rate, loss, seed)
     job = HealJob(
         model_dir_of(model),
@@ -127,17 +132,31 @@ def heal(
         run(job, watch)
 
 
-def _use(threads: int) -> None:
+def _use(threads: int, device: str) -> None:
     import torch
 
     if threads:
         torch.set_num_threads(threads)
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"--device {device}: {str(error).splitlines()[0]}") from None
+
+
+def _lines(path: Path) -> tuple[str, ...]:
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--openers {path}: {error}") from None
+    return tuple(line for line in text.splitlines() if line.strip())
 
 
 def _schedule(tokens: int, batch: int, rate: float, loss: str, seed: int) -> Schedule:
     from cluster.trio.learn.losses import LOSSES
     from cluster.trio.learn.train import Schedule
 
+    if not 0 < rate < 1:
+        raise ConfigError(f"--rate {rate:g}: give a number between 0 and 1, like 1e-3")
     if loss not in LOSSES:
         raise ConfigError(f"--loss {loss}: give {', '.join(LOSSES)}")
     return Schedule(tokens=tokens, batch=batch, rate=rate, loss=loss, seed=seed)

@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from typer.testing import CliRunner
 
 from actors.engine.build import EngineSpec, TierSource, build_engines
 from actors.engine.loader import load_sliced
 from actors.engine.route import ModelError, Route, fingerprint, read_route
 from actors.engine.seam import Extend
+from cluster.__main__ import cli
+from cluster.config import ConfigError
 from cluster.trio.learn.distil import DistilJob, default_layers, distil
 from cluster.trio.learn.heal import HealJob, heal
 from cluster.trio.learn.losses import LOSSES, loss_and_gradient
@@ -171,3 +174,31 @@ def test_a_draft_keeps_the_first_layers_and_the_last():
     assert default_layers(30, 1) == (29,)
     with pytest.raises(ModelError, match="1 to 30"):
         default_layers(30, 31)
+
+
+def test_a_batch_larger_than_a_shard_is_refused(idle_dir, corpus_dir, tmp_path):
+    large = Schedule(tokens=1000, batch=CHATS + 1)
+    job = DistilJob(idle_dir, corpus_dir, tmp_path / "draft.json", (0, 6), 200, large)
+    with pytest.raises(ModelError, match=f"a batch of {CHATS + 1}, but shards of {CHATS}"):
+        distil(job, Counting())
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "told"),
+    [
+        ("distill", ["--weights", "int4"], "--weights int4: give int8"),
+        ("distill", ["--rate", "-1"], "--rate -1"),
+        ("distill", ["--loss", "mse"], "--loss mse: give kl, tv, mixed"),
+        ("distill", ["--kept", "0,x"], "--kept 0,x"),
+        ("distill", ["--device", "nowhere"], "--device nowhere"),
+        ("corpus", ["--openers", "/nowhere.txt"], "--openers /nowhere.txt"),
+        ("corpus", ["--dtype", "int3"], "--dtype int3: give float32"),
+    ],
+)
+def test_a_bad_option_is_named(idle_dir, corpus_dir, tmp_path, command, options, told):
+    where = ["--corpus", str(corpus_dir)] if command == "distill" else []
+    out = ["--out", str(tmp_path / "out.json")]
+    result = CliRunner().invoke(cli, [command, str(idle_dir), *where, *out, *options])
+    assert isinstance(result.exception, ConfigError)
+    assert told in str(result.exception)
+    assert not (tmp_path / "out.json").exists()

@@ -16,7 +16,7 @@ from actors.engine.loader import load_config
 from actors.engine.route import ModelError, Route, fingerprint
 from cluster.trio.learn.report import Watch, figures_of, write_route
 from cluster.trio.learn.student import load_student, whole, whole_delta, write_delta
-from cluster.trio.learn.train import Schedule, held_out, train
+from cluster.trio.learn.train import Schedule, check_batch, held_out, train
 from cluster.trio.likeness import Likeness
 from cluster.trio.teacher import load_head
 from cluster.trio.text.corpus import Corpus
@@ -54,6 +54,7 @@ def distil(job: DistilJob, watch: Watch) -> tuple[Likeness, Likeness]:
     corpus = Corpus(job.corpus)
     corpus.check(name)
     shards, held = corpus.split(job.shards)
+    check_batch(corpus, shards, job.schedule.batch)
     config = load_config(job.model_dir)
     route = Route(model_fingerprint=name, num_layers=config.num_hidden_layers, kept_layers=job.kept)
     route.check(name, config.num_hidden_layers, job.out)

@@ -17,11 +17,10 @@ from actors.engine.route import fingerprint, read_route
 from cluster.trio.learn.distil import shortlist_of
 from cluster.trio.learn.report import Watch, figures_of, write_route
 from cluster.trio.learn.student import load_student, low_rank, low_rank_delta, write_delta
-from cluster.trio.learn.train import Schedule, held_out, train
+from cluster.trio.learn.train import Schedule, check_batch, held_out, train
 from cluster.trio.likeness import Likeness
 from cluster.trio.teacher import load_head
 from cluster.trio.text.corpus import Corpus
-
 
 _STILL_TRUE = ("slim_cost", "kept_share", "candidates")
 """What the search found that healing does not change."""
@@ -54,6 +53,7 @@ def heal(job: HealJob, watch: Watch) -> tuple[Likeness, Likeness]:
     corpus = Corpus(job.corpus)
     corpus.check(name)
     shards, held = corpus.split(job.shards)
+    check_batch(corpus, shards, job.schedule.batch)
     ids, _ = shortlist_of(corpus, shards, config.vocab_size, job.shortlist)
     head = load_head(job.model_dir, torch.bfloat16)
     short = head.of(ids)

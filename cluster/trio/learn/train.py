@@ -63,6 +63,12 @@ Progress = Callable[[int, float], None]
 """Told the tokens read so far and the loss, in nats or as a distance."""
 
 
+def check_batch(corpus: Corpus, shards: list[int], batch: int) -> None:
+    """ModelError where a shard holds less than one batch."""
+    if (chats := corpus.shape(shards[0])[0]) < batch:
+        raise ModelError(f"corpus {corpus.folder}: a batch of {batch}, but shards of {chats} chats")
+
+
 def train(
     student: Student,
     teacher: Head,
@@ -148,8 +154,6 @@ def _batches(
     """(step, batch, steps in all) from step `first` on; the same whatever `first` is."""
     chats, tokens = corpus.shape(shards[0])
     per_shard = chats // schedule.batch
-    if not per_shard:
-        raise ModelError(f"corpus {corpus.folder}: shards of {chats} chats; lower the batch")
     steps = max(schedule.tokens // (schedule.batch * tokens), 1)
     at = first
     while at < steps:
