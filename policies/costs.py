@@ -28,11 +28,13 @@ def expected_tokens(accept: float, length: float) -> float:
 class TierCost:
     """A tier's times. `forward_s`: seconds of one forward of so many rows. `call_s`: seconds
     of proposing without a forward (prompt lookup). `hop_s`: seconds of a call's way to its
-    worker and back, waiting included."""
+    worker and back, waiting included. `spared_frac`: share of the draft's calls that need no
+    forward, where prompt lookup goes before a model."""
 
     forward_s: Callable[[float], float]
     call_s: float = 0.0
     hop_s: float = 0.0
+    spared_frac: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,8 @@ class CostModel:
         if plan.kind is PlanKind.OFF:
             return 0.0
         draft = self.times[Tier.DRAFT]
-        draft_s = plan.gamma * draft.forward_s(load) + draft.call_s
+        model_s = plan.gamma * draft.forward_s(load)
+        draft_s = (1 - draft.spared_frac) * model_s + draft.call_s
         if plan.kind is PlanKind.TWO_TIER:
             return draft_s + draft.hop_s
         slim = self.times[Tier.SLIM]

@@ -65,6 +65,7 @@ class Evidence:
         self._windows = windows
         self._forwards = {tier: ForwardTime(windows.calls) for tier in Tier}
         self._calls = {tier: Mean(0.0, windows.calls) for tier in Tier}
+        self._spared = Mean(0.0, windows.calls)
         self._hops = {tier: Mean(0.0, _HOP_WINDOW) for tier in Tier}
         self._rates = {
             rate: Acceptance(_PRIOR_RATE, _PRIOR_TOKENS, windows.tokens) for rate in Rate
@@ -78,6 +79,8 @@ class Evidence:
         """Take in a call's share of one tier; a prefill, more than `max_rows` rows a forward,
         says nothing of a decoding step."""
         seconds = max(timing.seconds, _LEAST_S)
+        if timing.tier is Tier.DRAFT:
+            self._spared.add(float(timing.forwards == 0))
         if timing.forwards == 0:
             self._calls[timing.tier].add(seconds)
         elif 0 < timing.rows <= max_rows * timing.forwards:
@@ -117,6 +120,7 @@ class Evidence:
             for estimate in each.values():
                 estimate.age(factor)
         self._misses *= factor
+        self._spared.age(factor)
         self._hit.age(factor)
         self._length.age(factor)
 
@@ -132,7 +136,9 @@ class Evidence:
         for tier, forward in self._forwards.items():
             hop_s = self._hops[tier].value
             if forward.calls > 0:
-                times[tier] = TierCost(forward.fit(), 0.0, hop_s)
+                spared = self._spared.value if tier is Tier.DRAFT else 0.0
+                call_s = spared * self._calls[tier].value
+                times[tier] = TierCost(forward.fit(), call_s, hop_s, spared)
             elif self._calls[tier].weight > 0:
                 times[tier] = TierCost(_no_forward, self._calls[tier].value, hop_s)
         rates = Rates(

@@ -5,6 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.costs import CostModel, Rates, TierCost, cheapest, expected_tokens
+from policies.estimates import TierTiming
+from policies.evidence import Evidence, Windows
 from policies.vocabulary import Plan, PlanKind, Tier
 from tests.policies.fleet import DECODE_TOKENS, OFF, Fleet, Truth, cost, model_of
 
@@ -93,3 +95,15 @@ def test_the_search_finds_the_best_shape(a, load):
 def test_plain_decoding_shares_its_hop_among_the_tokens_of_a_call():
     model = CostModel({Tier.FULL: constant(1.0, 0.4)}, Rates(0, 0, 0), DECODE_TOKENS)
     assert model.cost(OFF, 3) == pytest.approx(1.1)
+
+
+def test_calls_that_lookup_answers_cost_no_forward():
+    evidence = Evidence(Windows(calls=64, tokens=400, stale_rounds=1000))
+    for _ in range(32):
+        evidence.saw_step(TierTiming(Tier.FULL, 0.040, forwards=1, rows=4), max_rows=100)
+        evidence.saw_step(TierTiming(Tier.DRAFT, 0.012, forwards=3, rows=3), max_rows=100)
+        evidence.saw_step(TierTiming(Tier.DRAFT, 0.001, forwards=0, rows=0), max_rows=100)
+    model = evidence.model(decode_tokens=1)
+    assert model.times[Tier.DRAFT].spared_frac == pytest.approx(0.5)
+    plan = Plan(PlanKind.TWO_TIER, gamma=3, block=3)
+    assert model.propose_s(plan, load=1) == pytest.approx((0.012 + 0.001) / 2, rel=0.01)
