@@ -85,7 +85,8 @@ async def _stream_until(client: httpx.AsyncClient, end: float, rng: random.Rando
 
 async def test_one_worker_may_host_all_tiers_and_share_their_weights() -> None:
     pools = "{all: {tiers: [full, slim, draft]}}"
-    with serving([f"pools={pools}", "model.context=1024"]) as server:
+    bare = ["draft={kind: ngram}", "slim.route=config/routes/smollm2-135m-28-layers.json"]
+    with serving([f"pools={pools}", "model.context=1024", *bare]) as server:
         report = "".join(server.output)
         sizes = re.findall(r"weights ([\d,]+ MB)(?: in all|,)", report)
         in_all, full, _ = sizes
