@@ -84,7 +84,7 @@ def shortlist_of(
     tokens that are among them."""
     counts = torch.zeros(vocab, dtype=torch.int64)
     for index in shards:
-        chats = corpus.read(index)
-        counts += torch.bincount(chats.ids[chats.writers == ANSWER].long(), minlength=vocab)
+        said, writers = corpus.said(index)
+        counts += torch.bincount(said[writers == ANSWER].long(), minlength=vocab)
     best = counts.topk(min(size, vocab)).indices.sort().values
     return best, (counts[best].sum() / counts.sum().clamp(min=1)).item()

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -79,6 +80,11 @@ class Corpus:
         with safe_open(self.path(index), framework="pt") as file:
             chats, tokens = file.get_slice("ids").get_shape()
         return chats, tokens
+
+    def said(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """A shard's ids and writers; its hidden states, most of the file, stay on disk."""
+        with safe_open(self.path(index), framework="pt") as file:
+            return file.get_tensor("ids"), file.get_tensor("writers")
 
     def split(self, most: int | None) -> tuple[list[int], int]:
         """Shards to learn from, at most so many, and the last one, which is held out."""
