@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from actors.engine.route import ModelError
+from cluster.trio.begun import other_settings
 from cluster.trio.learn.losses import loss_and_gradient
 from cluster.trio.likeness import Likeness, likeness, mean
 from cluster.trio.teacher import Head
@@ -180,12 +181,8 @@ def _resume(
     if not path.exists():
         return 0
     state = torch.load(path, weights_only=True)
-    ours = _identity(schedule, shards)
-    if differ := sorted(k for k in ours if state["identity"].get(k) != ours[k]):
-        raise ModelError(
-            f"checkpoint {path}: was begun with {differ[0]} {state['identity'].get(differ[0])!r},"
-            f" not {ours[differ[0]]!r}; delete it to begin anew"
-        )
+    if (differs := other_settings(state["identity"], _identity(schedule, shards))) is not None:
+        raise ModelError(f"checkpoint {path}: {differs}; delete it to begin anew")
     for name, parameter in student.trained.items():
         parameter.data.copy_(state["parameters"][name])
     optimiser.load_state_dict(state["optimiser"])

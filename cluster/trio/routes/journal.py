@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.engine.route import ModelError
+from cluster.trio.begun import other_settings
 from cluster.trio.likeness import Likeness
 
 FORMAT = "viaserve-route-journal-1"
@@ -52,13 +53,8 @@ class Journal:
                 self._know(Entry(**fields | {"likeness": Likeness(**fields["likeness"])}))
         except (ValueError, TypeError, KeyError) as error:
             raise ModelError(f"journal {path}: is none of a route search: {error!r}") from None
-        names = sorted(ours.keys() | theirs.keys())
-        if differ := [n for n in names if ours.get(n) != theirs.get(n)]:
-            name = differ[0]
-            raise ModelError(
-                f"journal {path}: was begun with {name} {theirs.get(name)!r}, not"
-                f" {ours.get(name)!r}; give another --out or the same settings"
-            )
+        if (differs := other_settings(theirs, ours)) is not None:
+            raise ModelError(f"journal {path}: {differs}; give another --out or the same settings")
 
     def add(self, entry: Entry) -> None:
         """Keep a judged candidate."""

@@ -17,6 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from actors.engine.route import ModelError
+from cluster.trio.begun import other_settings
 from cluster.trio.text.lockstep import Chats
 
 RECIPE = "recipe.json"
@@ -36,10 +37,9 @@ class Corpus:
         if not path.exists():
             path.write_text(json.dumps(ours, indent=2) + "\n")
         theirs = json.loads(path.read_text())
-        if differ := sorted(k for k in ours.keys() | theirs.keys() if ours.get(k) != theirs.get(k)):
+        if (differs := other_settings(theirs, ours)) is not None:
             raise ModelError(
-                f"corpus {self.folder}: was begun with {differ[0]} {theirs.get(differ[0])!r}, not"
-                f" {ours.get(differ[0])!r}; give another folder or the same settings"
+                f"corpus {self.folder}: {differs}; give another folder or the same settings"
             )
 
     def check(self, fingerprint: str) -> None:
