@@ -94,7 +94,8 @@ class Lane:
         self.end_hold()
         grants = self._grants(now)
         chosen = [(self.waiting.pop(g.session_id).session, g.rows) for g in grants]
-        others = sum(session.wants is not WorkKind.DECODE for session, _ in chosen)
+        bursts = (WorkKind.DECODE, WorkKind.ROUNDS)
+        others = sum(session.wants not in bursts for session, _ in chosen)
         burst = decode_burst(others, self.decode_tokens)
         items = tuple(s.dispatch(self.worker_id, rows, burst) for s, rows in chosen)
         release = tuple(self.releases[:_RELEASES_PER_STEP])

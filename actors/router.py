@@ -263,6 +263,7 @@ class Router:
         if here is not None and here.serves(session):
             self._planner.saw_draft(here.propose(session))
             self._planner.heard(session)
+        session.share(self._plays_rounds(running))
         if session.wants is WorkKind.PROPOSE and self._home(running) is None:
             session.skip_proposing()
         if (lane := self._home(running)) is not None:
@@ -275,15 +276,23 @@ class Router:
                 self._settings.worker_wait_s, self._give_up, running
             )
 
+    def _plays_rounds(self, running: _Running) -> bool:
+        """Whether the session's full worker hosts what proposes, too."""
+        lane = self._lanes.get(running.homes.get(WorkKind.VERIFY, ""))
+        return lane is not None and running.session.may_share(lane.tiers)
+
     def _home(self, running: _Running) -> Lane | None:
         """The session's worker for its kind of work: the one that knows it, or the idlest."""
         kind = running.session.wants
         role = WorkKind.PROPOSE if kind is WorkKind.PROPOSE else WorkKind.VERIFY
         proposes = role is WorkKind.PROPOSE
         needed = running.session.plan.kind.tiers if proposes else frozenset({Tier.FULL})
-        known = self._lanes.get(running.homes.get(role, ""))
-        if known is not None and needed <= set(known.tiers):
-            return known
+        # Before any other, a worker that holds the session's prefix for its other role.
+        for name in (running.homes.get(role), *running.homes.values()):
+            known = self._lanes.get(name or "")
+            if known is not None and needed <= set(known.tiers):
+                running.homes[role] = known.worker_id
+                return known
         lane = least_loaded(list(self._lanes.values()), lambda at: needed <= set(at.tiers))
         if lane is not None:
             running.homes[role] = lane.worker_id
@@ -315,6 +324,9 @@ class Router:
             if request.items and not lane.in_flight:
                 hop_s = max(wall_s - reply.busy_s, 0.0)
                 hopped = set(lane.tiers) - ({Tier.DRAFT} if self._settings.lookup else set())
+                if Tier.FULL in hopped:
+                    # Here the others' part of a round comes in the call that asks full.
+                    hopped = {Tier.FULL}
                 self._planner.saw_hop(hopped, hop_s)
             try:
                 self._take_in(lane, reply, sessions)

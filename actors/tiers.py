@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from actors.engine.seam import Context, Engine, EngineStats, Extend, Row
 from actors.engine.timed import Timed
+from actors.inside import Rounds, play_on, propose_blocks
 from actors.messages import StepRequest
 from actors.screening import propose
 from policies.estimates import TierTiming
@@ -44,7 +45,11 @@ class TierHost:
                 replies[id(item)] = _need_prefix(item, self._contexts.get(item.session_id))
             else:
                 held.append((item, context))
-        replies.update(self._extend_and_choose(held))
+        inside = [Rounds(item, context) for item, context in held if item.kind is WorkKind.ROUNDS]
+        propose_blocks(self._engines, inside, self._cut)
+        replies.update(self._extend_and_choose(held, inside))
+        play_on(self._engines, inside, self._cut)
+        replies.update({id(rounds.item): rounds.reply() for rounds in inside})
         asked = [(item, context) for item, context in held if item.kind is WorkKind.PROPOSE]
         replies.update(propose(self._engines, asked, self._cut))
         return tuple(replies[id(item)] for item in request.items)
@@ -107,14 +112,18 @@ class TierHost:
             for engine in self._engines.values():
                 engine.truncate(context.session_id, length)
 
-    def _extend_and_choose(self, held: Sequence[tuple[WorkItem, Context]]) -> dict[int, WorkReply]:
-        """EXTEND for the tiers of each plan; DECODE, VERIFY and AUDIT in one pass of the full
-        tier, then the rest of the decoding."""
+    def _extend_and_choose(
+        self, held: Sequence[tuple[WorkItem, Context]], inside: Sequence[Rounds]
+    ) -> dict[int, WorkReply]:
+        """EXTEND for the tiers of each plan; DECODE, VERIFY, AUDIT and the first of the rounds
+        inside in one pass of the full tier, then the rest of the decoding."""
+        held = [pair for pair in held if pair[0].kind not in (WorkKind.PROPOSE, WorkKind.ROUNDS)]
         wanted: dict[Tier, list[tuple[WorkItem, Extend]]] = {tier: [] for tier in self._engines}
         for item, context in held:
-            if item.kind is not WorkKind.PROPOSE:
-                for tier in self._tiers_of(item):
-                    wanted[tier].append((item, _scoring(item, context)))
+            for tier in self._tiers_of(item):
+                wanted[tier].append((item, _scoring(item, context)))
+        for rounds in inside:
+            wanted[Tier.FULL].append((rounds.item, rounds.scoring()))
         rows: dict[int, list[Row]] = {}
         for tier, pairs in wanted.items():
             if pairs:
@@ -122,16 +131,16 @@ class TierHost:
                 for (item, _), scored in zip(pairs, answers, strict=True):
                     rows[id(item)] = scored
         looks: dict[int, tuple[Audited, ...]] = {}
+        for rounds in inside:
+            rounds.take(rows[id(rounds.item)], self._cut)
         for item, context in held:
-            if item.kind is not WorkKind.PROPOSE:
-                scored = rows.get(id(item), [])
-                looks[id(item)] = _looks(item, context, scored)
-                rows[id(item)] = scored[item.num_audit :]
+            scored = rows.get(id(item), [])
+            looks[id(item)] = _looks(item, context, scored)
+            rows[id(item)] = scored[item.num_audit :]
         self._decode_on(held, rows)
         return {
             id(item): _full_reply(item, context, rows[id(item)], looks[id(item)])
             for item, context in held
-            if item.kind is not WorkKind.PROPOSE
         }
 
     def _decode_on(

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from policies.evidence import Rate, Verdicts
 from policies.vocabulary import Counters, PlanKind, Tier
-from policies.work import WorkItem, WorkReply
+from policies.work import RoundCounts, WorkItem, WorkReply
 
 
 def after_reply(done: Counters, reply: WorkReply) -> Counters:
@@ -31,6 +31,15 @@ def after_verification(
     judged = 0 if item.plan.kind is PlanKind.THREE_TIER else min(kept + 1, len(block))
     lenient = sum(a != b for a, b in zip(block[:kept], chosen, strict=False))
     return replace(done, draft_judged=done.draft_judged + judged, lenient=done.lenient + lenient)
+
+
+def after_rounds(done: Counters, item: WorkItem, rounds: Sequence[RoundCounts]) -> Counters:
+    """With the rounds of one ROUNDS but the last, which its commit counts, and what the full
+    tier judged of the draft's."""
+    screened = item.plan.kind is PlanKind.THREE_TIER
+    judged = 0 if screened else sum(min(r.kept + 1, r.block) for r in rounds)
+    more = max(len(rounds) - 1, 0)
+    return replace(done, rounds=done.rounds + more, draft_judged=done.draft_judged + judged)
 
 
 def after_look(done: Counters, num_rows: int) -> Counters:
@@ -68,3 +77,18 @@ def verdicts_on_block(item: WorkItem, num_block: int, kept: int) -> list[Verdict
     screened = item.plan.kind is PlanKind.THREE_TIER
     rate = Rate.SLIM_FULL if screened else Rate.DRAFT_FULL
     return [Verdicts(rate, min(kept + 1, num_block), kept, 0, 0)]
+
+
+def verdicts_on_rounds(item: WorkItem, rounds: Sequence[RoundCounts]) -> list[Verdicts]:
+    """What the rounds of one ROUNDS say of the draft and of slim."""
+    if item.plan.kind is PlanKind.TWO_TIER:
+        judged = ((min(r.kept + 1, r.block), r) for r in rounds)
+        return [Verdicts(Rate.DRAFT_FULL, n, r.kept, r.asked, r.drafted) for n, r in judged]
+    return [
+        verdicts
+        for r in rounds
+        for verdicts in (
+            Verdicts(Rate.DRAFT_SLIM, r.judged, r.screened, r.asked, r.drafted),
+            Verdicts(Rate.SLIM_FULL, min(r.kept + 1, r.block), r.kept, 0, 0),
+        )
+    ]

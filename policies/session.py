@@ -9,7 +9,8 @@ section 2).
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -19,9 +20,11 @@ from policies.counting import (
     after_commit,
     after_look,
     after_reply,
+    after_rounds,
     after_verification,
     verdicts_on_block,
     verdicts_on_draft,
+    verdicts_on_rounds,
 )
 from policies.evidence import Verdicts
 from policies.transitions import TRANSITIONS, Event, State
@@ -41,6 +44,7 @@ from policies.work import ReplyStatus, SessionOpen, WorkItem, WorkKind, WorkRepl
 _WORK = {
     State.WAIT_DECODE: WorkKind.DECODE,
     State.WAIT_PROPOSE: WorkKind.PROPOSE,
+    State.WAIT_ROUNDS: WorkKind.ROUNDS,
     State.WAIT_VERIFY: WorkKind.VERIFY,
 }
 
@@ -107,7 +111,8 @@ class Session:
     def ends_round(self) -> bool:
         """Whether the reply that it waits for is to commit: the plan then is the next round's."""
         item = self._in_flight
-        return item is not None and item.kind in (WorkKind.DECODE, WorkKind.VERIFY)
+        ending = (WorkKind.DECODE, WorkKind.VERIFY, WorkKind.ROUNDS)
+        return item is not None and item.kind in ending
 
     def cold_rows(self, tiers: Iterable[Tier]) -> int:
         """Rows that these tiers would have to compute before they could propose, in all."""
@@ -121,7 +126,8 @@ class Session:
     def rows_wanted(self, worker: str) -> int:
         """Rows of the full step or chunk that the session would like of this worker next."""
         tail = len(self.tokens) - self._known.get(worker, 0)
-        return max(tail, 1, len(self._unseen)) + len(self._block)
+        block = self.plan.block_len if self.wants is WorkKind.ROUNDS else len(self._block)
+        return max(tail, 1, len(self._unseen)) + block
 
     def dispatch(self, worker: str, max_rows: int, decode_tokens: int = 1) -> WorkItem:
         """Hand the next work to a worker, at most `max_rows` rows of it (chunked prefill)."""
@@ -138,15 +144,19 @@ class Session:
             count = 1 if first else min(decode_tokens, self.remaining)
         elif kind is WorkKind.PROPOSE:
             count = min(self.plan.block_len, self.remaining - 1)
+        elif kind is WorkKind.ROUNDS:
+            count = self.remaining
         else:
             count = len(self._block)
             tail = [*tail, *self._block]
         # Also what went ahead in a chunk: a look that is left out would bend the sample.
         looks = kind in (WorkKind.DECODE, WorkKind.VERIFY)
         audited = len(self._unseen) if looks else 0
-        if kind in (WorkKind.DECODE, WorkKind.PROPOSE):
+        if kind in (WorkKind.DECODE, WorkKind.PROPOSE, WorkKind.ROUNDS):
             self._round = self.plan, self.why
         item = self._item(kind, start, tail, count, audited)
+        if kind is WorkKind.ROUNDS:
+            item = replace(item, num_rounds=max(decode_tokens // 2, 1))
         self._in_flight, self._worker = item, worker
         # Entered before the reply: a worker that is asked may hold the session from now on.
         self._known.setdefault(worker, 0)
@@ -189,6 +199,8 @@ class Session:
             return None
         if item.kind is WorkKind.PROPOSE:
             return self._on_proposed(worker, item, reply)
+        if item.kind is WorkKind.ROUNDS:
+            return self._on_rounds(worker, item, reply)
         return self._on_chosen(worker, item, reply)
 
     def on_lost(self, worker: str) -> None:
@@ -203,6 +215,20 @@ class Session:
     def skip_proposing(self) -> None:
         """There is nobody to propose: plain decoding for this round."""
         self._go(Event.NO_PROPOSER)
+
+    def may_share(self, tiers: Collection[Tier]) -> bool:
+        """Whether a worker with these tiers can play whole rounds of it: those of exact plans,
+        where nothing is left to audit on the way."""
+        kind = self.plan.kind
+        drafted = kind.exact and kind is not PlanKind.OFF
+        return drafted and not len(self._unseen) and {Tier.FULL, *kind.tiers} <= set(tiers)
+
+    def share(self, one_worker: bool) -> None:
+        """Waiting for its next round: whether one worker is to play all of it."""
+        if one_worker and self.state is State.WAIT_PROPOSE:
+            self._go(Event.ONE_WORKER)
+        elif not one_worker and self.state is State.WAIT_ROUNDS:
+            self._go(Event.SEVERAL_WORKERS)
 
     def cancel(self) -> None:
         """End it; replies still under way will be stale."""
@@ -265,6 +291,14 @@ class Session:
             self._go(Event.PROPOSED if reply.tokens else Event.NOTHING_PROPOSED)
             return None
         return self._commit(reply.tokens[:cleared], reply.tiers[:cleared], cleared=reply.cleared)
+
+    def _on_rounds(self, worker: str, item: WorkItem, reply: WorkReply) -> Commit:
+        self._verdicts += verdicts_on_rounds(item, reply.rounds)
+        self.counters = after_rounds(self.counters, item, reply.rounds)
+        self._known[worker] = len(self.tokens) + len(reply.tokens)
+        self._proposer = worker
+        self._warm |= dict.fromkeys(item.plan.kind.tiers, len(self.tokens))
+        return self._commit(reply.tokens, reply.tiers, reply.logprobs)
 
     def _on_chosen(self, worker: str, item: WorkItem, reply: WorkReply) -> Commit:
         block, tiers = self._block, self._block_tiers

@@ -15,6 +15,7 @@ class WorkKind(StrEnum):
     DECODE = "decode"
     VERIFY = "verify"
     PROPOSE = "propose"
+    ROUNDS = "rounds"
     AUDIT = "audit"
 
 
@@ -39,9 +40,11 @@ class WorkItem:
     VERIFY: the last `num_tokens` ids of `tokens` are a block; choose g of the full tier at
       each of its positions and after it: `num_tokens + 1` ids.
     PROPOSE: propose a block of up to `num_tokens` ids under `plan`.
+    ROUNDS: under an exact plan, where one worker hosts the tiers that propose and the full one:
+      up to `num_rounds` rounds of both, which commit at most `num_tokens` tokens.
     AUDIT: let the full tier look at the last `num_audit` ids of `tokens`, which are committed.
-    DECODE and VERIFY answer with logarithms where `num_logprobs` is set (see Extend). VERIFY
-    audits as well: the `num_audit` ids before the block, and the first `num_shadow` of it.
+    DECODE, VERIFY and ROUNDS answer with logarithms where `num_logprobs` is set (see Extend).
+    VERIFY audits as well: the `num_audit` ids before the block, and the first `num_shadow` of it.
     """
 
     session_id: str
@@ -56,6 +59,7 @@ class WorkItem:
     num_logprobs: int | None = None
     num_audit: int = 0
     num_shadow: int = 0
+    num_rounds: int = 0
 
 
 class ReplyStatus(StrEnum):
@@ -75,10 +79,25 @@ class Audited:
 
 
 @dataclass(frozen=True, slots=True)
+class RoundCounts:
+    """One round of ROUNDS: of the `block` ids that were proposed the full tier kept `kept`.
+    The draft was asked for `asked` ids and proposed `drafted`; slim has judged `judged` of
+    these and kept `screened` (0 and 0 without slim)."""
+
+    block: int
+    kept: int
+    asked: int
+    drafted: int
+    judged: int = 0
+    screened: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class WorkReply:
     """The answer to one item. `held`: ids of the session that the worker now holds.
 
-    `tokens` with `tiers` one each: chosen (DECODE, VERIFY) or proposed (PROPOSE) ids;
+    `tokens` with `tiers` one each: chosen (DECODE, VERIFY, ROUNDS) or proposed (PROPOSE) ids;
+    in ROUNDS the tier is the one that proposed a kept id. `rounds`: of ROUNDS, each of them.
     `logprobs` one each where the item asks for them. `ratios`: under CASCADE, of each id of
     the block, its probability over the highest one. `cleared`: under VIA, the logarithms of
     slim's processed probability of the proposed ids that its gate lets through; those come
@@ -99,6 +118,7 @@ class WorkReply:
     cleared: tuple[float, ...] = ()
     shadow: tuple[float, ...] = ()
     audited: tuple[Audited, ...] = ()
+    rounds: tuple[RoundCounts, ...] = ()
     draft_asked: int = 0
     draft_tokens: int = 0
     draft_judged: int = 0

@@ -232,6 +232,9 @@ def work_of(kind: WorkKind, **fields) -> WorkItem:
             return item(kind, PROMPT, **fields)
         case WorkKind.AUDIT:
             return replace(item(kind, PROMPT, **fields), num_audit=2)
+        case WorkKind.ROUNDS:
+            plan = plan_of(PlanKind.THREE_TIER, 3, 5)
+            return replace(item(kind, PROMPT, num=9, plan=plan, **fields), num_rounds=2)
 
 
 @pytest.mark.parametrize("kind", WorkKind)
@@ -292,14 +295,14 @@ def test_another_seed_under_the_same_name_starts_afresh(host):
 
 def test_release_leaves_nothing_in_any_engine(host):
     host.do(*(work_of(kind, name=f"s{i}") for i, kind in enumerate(WorkKind)))
-    assert host.tiers.num_sessions == 5
+    assert host.tiers.num_sessions == len(WorkKind)
     assert any(engine.cached for engine in host.engines.values())
     assert host.do(release=("s0", "s1", "s2", "s3", "s4", "unknown")) == ()
     assert host.tiers.num_sessions == 0
     assert not any(engine.cached for engine in host.engines.values())
 
 
-@pytest.mark.parametrize("kind", [WorkKind.DECODE, WorkKind.VERIFY])
+@pytest.mark.parametrize("kind", [WorkKind.DECODE, WorkKind.VERIFY, WorkKind.ROUNDS])
 def test_logprobs_come_one_a_token_where_they_are_asked_for(host, kind):
     asked = replace(work_of(kind), num_logprobs=2)
     reply = host.one(asked)
@@ -322,7 +325,7 @@ def test_an_idle_session_is_dropped_by_age(host):
     assert all(set(engine.cached) <= {"s1"} for engine in host.engines.values())
 
 
-@pytest.mark.parametrize("order", [(0, 1, 2, 3, 4), (4, 3, 2, 1, 0), (2, 0, 4, 3, 1)])
+@pytest.mark.parametrize("order", [(0, 1, 2, 3, 4, 5), (5, 4, 3, 2, 1, 0), (2, 0, 4, 5, 3, 1)])
 def test_a_mixed_step_answers_each_item_as_if_alone(host, order):
     items = [work_of(kind, name=f"s{i}", ticket=i) for i, kind in enumerate(WorkKind)]
     missing = item(WorkKind.DECODE, (1,), name="s8", start=6, prefix=PROMPT, num=1)

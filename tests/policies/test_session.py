@@ -101,14 +101,20 @@ class AnyLife(RuleBasedStateMachine):
         session = self.session
         pool = self.cheap if session.wants is WorkKind.PROPOSE else self.large
         name = data.draw(st.sampled_from(sorted(pool)))
-        wanted, plan = session.rows_wanted(name), session.plan
+        wanted, plan, left = session.rows_wanted(name), session.plan, session.remaining
         item = session.dispatch(name, max_rows, burst)
         rows = len(item.tokens)
         # A block is not split: the last row of the prefix goes with it at the least.
         assert rows <= max(max_rows, 1 + (item.num_tokens if item.kind is WorkKind.VERIFY else 0))
         assert rows <= wanted
         # The block to verify may be of an earlier plan.
-        limits = {WorkKind.DECODE: burst, WorkKind.PROPOSE: plan.block_len, WorkKind.EXTEND: 0}
+        limits = {
+            WorkKind.DECODE: burst,
+            WorkKind.PROPOSE: plan.block_len,
+            WorkKind.EXTEND: 0,
+            WorkKind.ROUNDS: left,
+        }
+        assert item.num_rounds <= burst
         assert item.num_tokens <= limits.get(item.kind, len(item.tokens) - 1)
         self.in_flight = name, item
 
@@ -163,8 +169,15 @@ class AnyLife(RuleBasedStateMachine):
 
     @rule(plan=PLANS)
     def change_the_plan(self, plan):
-        if self.session.wants is not WorkKind.PROPOSE or plan.kind is not PlanKind.OFF:
+        drafted = self.session.wants in (WorkKind.PROPOSE, WorkKind.ROUNDS)
+        if not drafted or plan.kind is not PlanKind.OFF:
             self.session.plan = plan
+
+    @rule(data=st.data())
+    def play_rounds_in_one_worker_or_in_several(self, data):
+        tiers = data.draw(st.sampled_from([tuple(Tier), (Tier.DRAFT, Tier.FULL), (Tier.FULL,)]))
+        if self.session.wants in (WorkKind.PROPOSE, WorkKind.ROUNDS):
+            self.session.share(self.session.may_share(tiers))
 
     @precondition(lambda self: self.session.wants is WorkKind.PROPOSE)
     @rule()
@@ -191,7 +204,7 @@ class AnyLife(RuleBasedStateMachine):
             assert commit.tiers[-1] is Tier.FULL or commit.finish
             assert commit.finish is self.session.finish
             assert commit.counters == self.session.counters
-            assert commit.counters.rounds == ticket_before + 1
+            assert commit.counters.rounds == ticket_before + max(len(reply.rounds), 1)
 
     @invariant()
     def commits_are_plain_decoding_each_token_once(self):
@@ -257,7 +270,7 @@ def test_every_transition_is_used_and_no_other(monkeypatch):
 
     monkeypatch.setattr(session_module, "TRANSITIONS", Recording(TRANSITIONS))
     rng = random.Random(5)
-    for _ in range(500):
+    for _ in range(900):
         live_at_random(rng)
     assert used == set(TRANSITIONS)
 
@@ -272,10 +285,14 @@ def live_at_random(rng: random.Random) -> None:
         if rng.random() < 0.05:
             session.cancel()
             continue
+        drafted = session.wants in (WorkKind.PROPOSE, WorkKind.ROUNDS)
+        if drafted and rng.random() < 0.3:
+            session.share(rng.random() < 0.6 and session.may_share(Tier))
+            continue
         if session.wants is WorkKind.PROPOSE and rng.random() < 0.1:
             session.skip_proposing()
             continue
-        if session.wants is not WorkKind.PROPOSE and rng.random() < 0.1:
+        if not drafted and rng.random() < 0.1:
             session.plan = Plan(rng.choice([kind, other]), 3, 5)
         item = session.dispatch("w", rng.randrange(1, 9), rng.randrange(1, 4))
         if rng.random() < 0.05:

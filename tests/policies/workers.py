@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from policies.session import prefix_crc
 from policies.vocabulary import PlanKind, SessionSpec, Tier, TokenLogprobs
-from policies.work import Audited, ReplyStatus, WorkItem, WorkKind, WorkReply
+from policies.work import Audited, ReplyStatus, RoundCounts, WorkItem, WorkKind, WorkReply
 
 VOCAB = 6
 
@@ -77,6 +78,7 @@ class FakeWorker:
             return WorkReply(item.session_id, item.ticket, ReplyStatus.NEED_PREFIX)
         tokens = [*held[: item.start], *item.tokens]
         assert len(held[: item.start]) == item.start
+        rounds: list[RoundCounts] = []
         match item.kind:
             case WorkKind.EXTEND:
                 chosen, tiers = [], []
@@ -91,6 +93,9 @@ class FakeWorker:
             case WorkKind.PROPOSE:
                 chosen, tiers = self._propose(tokens, item)
                 tokens += chosen
+            case WorkKind.ROUNDS:
+                chosen, tiers, rounds = self._rounds(tokens, item)
+                tokens += chosen
             case WorkKind.AUDIT:
                 chosen, tiers = [], []
         self.held[item.session_id] = tokens
@@ -104,6 +109,7 @@ class FakeWorker:
             logprobs=logprobs_of(chosen) if item.num_logprobs is not None else (),
             cleared=self._cleared(item, chosen),
             audited=_looks(item, [*held[: item.start], *item.tokens]),
+            rounds=tuple(rounds),
             draft_tokens=tiers.count(Tier.DRAFT),
             full_rows=len(chosen) if item.kind is not WorkKind.PROPOSE else 0,
         )
@@ -123,6 +129,30 @@ class FakeWorker:
             if chosen[-1] in self.stops[item.session_id]:
                 break
         return chosen
+
+    def _rounds(
+        self, tokens: Sequence[int], item: WorkItem
+    ) -> tuple[list[int], list[Tier], list[RoundCounts]]:
+        chosen: list[int] = []
+        tiers: list[Tier] = []
+        rounds: list[RoundCounts] = []
+        stops = self.stops[item.session_id]
+        while len(rounds) < item.num_rounds and len(chosen) < item.num_tokens:
+            if chosen and chosen[-1] in stops:
+                break
+            room = item.num_tokens - len(chosen) - 1
+            asked = replace(item, num_tokens=min(item.plan.block_len, room))
+            block, proposed = self._propose([*tokens, *chosen], asked)
+            kept = 0
+            while kept < len(block) and full_law([*tokens, *chosen]) == block[kept]:
+                chosen.append(block[kept])
+                tiers.append(proposed[kept])
+                kept += 1
+            rounds.append(RoundCounts(len(block), kept, asked.num_tokens, len(block)))
+            if not (kept and chosen[-1] in stops):
+                chosen.append(full_law([*tokens, *chosen]))
+                tiers.append(Tier.FULL)
+        return chosen, tiers, rounds
 
     def _propose(self, tokens: Sequence[int], item: WorkItem) -> tuple[list[int], list[Tier]]:
         # An empty proposal now and then, as prompt lookup makes them.
