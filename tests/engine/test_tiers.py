@@ -297,7 +297,7 @@ def test_release_leaves_nothing_in_any_engine(host):
     host.do(*(work_of(kind, name=f"s{i}") for i, kind in enumerate(WorkKind)))
     assert host.tiers.num_sessions == len(WorkKind)
     assert any(engine.cached for engine in host.engines.values())
-    assert host.do(release=("s0", "s1", "s2", "s3", "s4", "unknown")) == ()
+    assert host.do(release=("s0", "s1", "s2", "s3", "s4", "s5", "unknown")) == ()
     assert host.tiers.num_sessions == 0
     assert not any(engine.cached for engine in host.engines.values())
 
