@@ -16,7 +16,7 @@ from transformers import AutoTokenizer
 
 from actors.engine.build import EngineSpec, TierSource, check_same_tokenizer, checked_route
 from actors.engine.loader import load_config
-from actors.engine.route import ModelError, fingerprint
+from actors.engine.route import ModelError, fingerprint, read_route
 from actors.ingress.settings import IngressSettings
 from actors.lookup import Lookup
 from actors.router import RouterSettings
@@ -176,11 +176,27 @@ def _sources(config: Config, model_dir: Path) -> dict[Tier, TierSource]:
     sources = {Tier.FULL: TierSource(str(model_dir))}
     if config.slim is not None:
         route = _resolve(config.slim.route)
-        checked_route(model_dir, route)
+        if checked_route(model_dir, route).route.reads is not None:
+            raise ConfigError(f"slim.route: {config.slim.route} is a draft's: it reads full")
         sources[Tier.SLIM] = TierSource(str(model_dir), str(route))
     if config.draft is not None:
         sources[Tier.DRAFT] = _draft_source(config.draft, model_dir)
+        if (route := sources[Tier.DRAFT].route) is not None:
+            _check_reader_beside_full(config, Path(route))
     return sources
+
+
+def _check_reader_beside_full(config: Config, route: Path) -> None:
+    """ConfigError where a draft that reads full's hidden states would be without them: they
+    never leave a worker."""
+    if read_route(route).reads is None:
+        return
+    for name in config.hosts(Tier.DRAFT):
+        if Tier.FULL not in config.pools[name].tiers:
+            raise ConfigError(
+                f"pools.{name}.tiers: the draft {route.name} reads full's hidden states; host"
+                " 'draft' where 'full' is, or give a draft that reads nothing"
+            )
 
 
 def _draft_source(draft: DraftConfig, model_dir: Path) -> TierSource:

@@ -10,9 +10,10 @@ import torch
 from transformers import AutoTokenizer, PreTrainedModel
 
 from actors.engine.attention import KEY_MULTIPLE
+from actors.engine.feature_engine import FeatureEngine
 from actors.engine.grammar import GrammarCompiler, Grammars
 from actors.engine.int8 import quantise_linears
-from actors.engine.lean import make_lean
+from actors.engine.lean import LeanDecoder, has_lean, make_lean
 from actors.engine.loader import (
     DTYPES,
     load_config,
@@ -24,11 +25,14 @@ from actors.engine.loader import (
 from actors.engine.lookup_first import LookupFirst
 from actors.engine.ngram import NgramEngine
 from actors.engine.packed import pack_linears
+from actors.engine.reader import load_reader
 from actors.engine.route import ModelError, Route, fingerprint, read_route
 from actors.engine.seam import Engine
 from actors.engine.shortlist import read_shortlist
 from actors.engine.transformers_engine import TransformersEngine
 from policies.vocabulary import Tier
+
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,7 @@ def build_engines(spec: EngineSpec) -> dict[Tier, Engine]:
     full = spec.tiers.get(Tier.FULL)
     engines: dict[Tier, Engine] = {}
     models: dict[Tier, PreTrainedModel] = {}
+    made: dict[Tier, TransformersEngine] = {}
     for tier in (Tier.FULL, Tier.SLIM, Tier.DRAFT):
         source = spec.tiers.get(tier)
         if source is None:
@@ -82,21 +87,34 @@ def build_engines(spec: EngineSpec) -> dict[Tier, Engine]:
         models[tier] = _load(source, dtype, device, shared, lean=tier is Tier.DRAFT)
     pack_linears(models.values())
     grammars = Grammars(lambda: _compiler_of(spec))
+    sizes: dict[str, Any] = {
+        "num_slots": spec.num_slots,
+        # Room for the start-up check of row invariance, however short the sessions.
+        "slot_tokens": max(spec.slot_tokens, 2 * KEY_MULTIPLE),
+        "token_budget": spec.token_budget,
+        "vocab_size": spec.vocab_size or None,
+        "grammars": grammars,
+    }
+    reads = Tier.DRAFT in models and _reads(models[Tier.DRAFT])
     for tier, model in models.items():
-        engine = TransformersEngine(
-            model,
-            num_slots=spec.num_slots,
-            # Room for the start-up check of row invariance, however short the sessions.
-            slot_tokens=max(spec.slot_tokens, 2 * KEY_MULTIPLE),
-            token_budget=spec.token_budget,
-            vocab_size=spec.vocab_size or None,
-            grammars=grammars,
-            row_invariant=tier is not Tier.DRAFT,
-        )
+        draft = tier is Tier.DRAFT
+        if draft and reads:
+            engine = FeatureEngine(model, made[Tier.FULL], **sizes)
+        else:
+            keeps = reads and tier is Tier.FULL
+            engine = TransformersEngine(
+                model, row_invariant=not draft, keep_features=keeps, **sizes
+            )
+        made[tier] = engine
         source = spec.tiers[tier]
         lengths = (source.ngram_longest, source.ngram_shortest)
         engines[tier] = LookupFirst(engine, *lengths) if source.lookup else engine
     return engines
+
+
+def _reads(draft: PreTrainedModel) -> bool:
+    """Whether a draft reads full's hidden states."""
+    return isinstance(draft.model, LeanDecoder) and draft.model.reader is not None
 
 
 def _compiler_of(spec: EngineSpec) -> GrammarCompiler:
@@ -132,6 +150,10 @@ def _load(
         model = load_sliced(model_dir, route, own_dtype, device, cut.delta, cut.shortlist)
     if lean:
         make_lean(model)
+        if cut.reader is not None:
+            assert full is not None, "preflight"
+            width, eps = model.config.hidden_size, model.config.rms_norm_eps
+            model.model.reader = load_reader(cut.reader, width, eps, own_dtype, device)
     if route.weights == "int8":
         quantise_linears(model)
     return model
@@ -139,11 +161,13 @@ def _load(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CheckedRoute:
-    """A route that fits its model, its delta file, and the ids (S,) of its shortlist."""
+    """A route that fits its model, its delta file, the ids (S,) of its shortlist, and the file
+    of its reader."""
 
     route: Route
     delta: Path | None
     shortlist: torch.Tensor | None
+    reader: Path | None = None
 
 
 def checked_route(model_dir: Path, path: Path) -> CheckedRoute:
@@ -151,14 +175,18 @@ def checked_route(model_dir: Path, path: Path) -> CheckedRoute:
     route = read_route(path)
     config = load_config(model_dir)
     route.check(fingerprint(model_dir), config.num_hidden_layers, path)
-    beside = {"delta": route.delta, "shortlist": route.shortlist}
+    beside = {"delta": route.delta, "shortlist": route.shortlist, "reader": route.reader}
     files = {key: path.parent / name for key, name in beside.items() if name is not None}
     for key, file in files.items():
         if not file.is_file():
             raise ModelError(f"route {path}: {key} {file.name} is not beside it")
     shortlist = files.get("shortlist")
     ids = None if shortlist is None else read_shortlist(shortlist, config.vocab_size)
-    return CheckedRoute(route, files.get("delta"), ids)
+    if (reader := files.get("reader")) is not None:
+        if not has_lean(config):
+            raise ModelError(f"route {path}: reads: {config.model_type} has no such drafts yet")
+        load_reader(reader, config.hidden_size, config.rms_norm_eps, torch.float32, _CPU)
+    return CheckedRoute(route, files.get("delta"), ids, reader)
 
 
 def check_same_tokenizer(full_dir: Path, draft_dir: Path) -> None:

@@ -110,8 +110,8 @@ class SlotCache(Cache):
         for index, heads, dim in layers:
             shape = (num_slots, heads, slot_tokens, dim)
             self.tensors[index] = (
-                _zeros(shape, self.dtype, device),
-                _zeros(shape, self.dtype, device),
+                zeros(shape, self.dtype, device),
+                zeros(shape, self.dtype, device),
             )
         self.spans: list[tuple[int, int, int, int]] = []
         self._device = device
@@ -162,9 +162,9 @@ class SlotCache(Cache):
         return 0
 
 
-def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """On CPU through numpy, which leaves the pages to be committed when they are written;
-    torch.zeros would write them all."""
+def zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Of the dtype; on CPU float32 and through numpy, which leaves the pages to be committed when
+    they are written: torch.zeros would write them all."""
     if device.type == "cpu":
         return torch.from_numpy(np.zeros(shape, np.float32))
     return torch.zeros(shape, dtype=dtype, device=device)

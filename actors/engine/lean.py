@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from actors.engine.attention import Group, slot_attention
 from actors.engine.halves import NoAttention, NoMlp
 from actors.engine.kv import SlotCache
+from actors.engine.reader import Reader
 
 _KINDS = ("llama", "qwen3")
 _ROTATIONS = ("default", "linear", "llama3", "yarn")
@@ -129,6 +130,7 @@ class LeanDecoder(nn.Module):
                 self.halves.append(LeanMlp(layer.post_attention_layernorm, layer.mlp))
         self.norm = LeanNorm(inner.norm)
         self.rotary_emb = inner.rotary_emb
+        self.reader: Reader | None = None
         self._turns = torch.empty(0)
 
     @property
@@ -146,11 +148,20 @@ class LeanDecoder(nn.Module):
         self._turns = torch.stack((cos[0], torch.cat((-first, second), -1)))[:, :, None]
 
     def forward(
-        self, ids: torch.Tensor, positions: torch.Tensor, cache: SlotCache, groups: Sequence[Group]
+        self,
+        ids: torch.Tensor,
+        positions: torch.Tensor,
+        cache: SlotCache,
+        groups: Sequence[Group],
+        features: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """ids and positions: (rows,); `groups` may be empty for one row. Gives (rows, hidden)."""
+        """ids and positions: (rows,); `groups` may be empty for one row; `features`: what its
+        reader reads, (rows, hidden). Gives (rows, hidden)."""
         turns = self._turns[:, positions]
         x = self.embed_tokens(ids)
+        if self.reader is not None:
+            assert features is not None
+            x = self.reader(x, features.to(x.dtype))
         for half in self.halves:
             x = half(x, turns, cache, groups)
         return self.norm(x)
@@ -159,11 +170,15 @@ class LeanDecoder(nn.Module):
 def make_lean(model: PreTrainedModel) -> None:
     """Give the model a LeanDecoder in place, before its linear layers are packed or quantised;
     other kinds than those known here stay as they are. Joined weights are copies."""
-    config: Any = model.config
-    if config.model_type not in _KINDS or getattr(config, "sliding_window", None) is not None:
-        return
-    if model.model.rotary_emb.rope_type in _ROTATIONS:
+    if has_lean(model.config):
         model.model = LeanDecoder(model.model).requires_grad_(False)
+
+
+def has_lean(config: Any) -> bool:
+    """Whether models of this config can be given a LeanDecoder."""
+    if config.model_type not in _KINDS or getattr(config, "sliding_window", None) is not None:
+        return False
+    return (config.rope_parameters or {}).get("rope_type", "default") in _ROTATIONS
 
 
 def _joined(*linears: nn.Linear) -> nn.Linear:

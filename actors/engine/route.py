@@ -11,6 +11,8 @@ the full model.
   NAME), whose product is added; or `NAME.lora_a` (rank, in) and `NAME.lora_b` (out, rank),
   whose product is added.
 - `shortlist`: safetensors with `ids` (S,), the only ids that the output head is computed for.
+- `reads` "full": a draft that reads full's last hidden states in the same worker, through the
+  `reader`, safetensors with the tensors of `actors.engine.reader.Reader`.
 - `dtype`: its own; `weights` "int8": weight-only int8 of the linear layers and the head, after
   the delta.
 """
@@ -57,6 +59,8 @@ class Route(BaseModel):
     no_mlp: tuple[int, ...] = ()
     delta: str | None = None
     shortlist: str | None = None
+    reads: Literal["full"] | None = None
+    reader: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     weights: Literal["int8"] | None = None
     figures: Mapping[str, float] = Field(default_factory=dict)
@@ -81,6 +85,8 @@ class Route(BaseModel):
                 raise ModelError(
                     f"route {path}: {key} must be ascending, distinct and of kept_layers"
                 )
+        if (self.reads is None) != (self.reader is None):
+            raise ModelError(f"route {path}: reads and reader go together")
         if both := sorted({*self.no_attention} & {*self.no_mlp}):
             raise ModelError(
                 f"route {path}: no_attention and no_mlp share layer {both[0]}; a layer with"

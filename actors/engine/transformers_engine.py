@@ -22,6 +22,7 @@ from actors.engine.attention import (
     plan_groups,
     round_up,
 )
+from actors.engine.features import FeatureTable
 from actors.engine.grammar import Grammars
 from actors.engine.halves import NoAttention
 from actors.engine.kv import Slot, SlotCache, SlotTable
@@ -33,9 +34,9 @@ from policies.vocabulary import TokenLogprobs, Verdict
 
 
 @dataclass(slots=True)
-class _Pending:
-    """A request under way. `todo`: first position not computed; rows are wanted from
-    position `score_from` on. `scored`: what was read off each wanted row so far."""
+class Pending:
+    """The engine's own: a request under way. `todo`: first position not computed; rows are
+    wanted from position `score_from` on. `scored`: what was read off each wanted row so far."""
 
     request: Extend
     slot: Slot
@@ -62,12 +63,14 @@ class TransformersEngine:
         vocab_size: int | None = None,
         grammars: Grammars | None = None,
         row_invariant: bool = True,
+        keep_features: bool = False,
     ) -> None:
         """`slot_tokens`: longest session; `token_budget`: most rows of one forward;
         `vocab_size`: ids that the sessions' full model has, by default the model's own (models
         that share a tokenizer pad their vocabulary differently); `grammars`: the worker's, to
         serve sessions that have one; `row_invariant`: rows are padded to keep the law (DESIGN
-        section 2), which a draft may go without and a LeanDecoder does not keep."""
+        section 2), which a draft may go without and a LeanDecoder does not keep;
+        `keep_features`: last hidden states are kept for a draft beside this model."""
         assert token_budget >= 1
         self._model = model.eval()
         self._own_vocab = model.config.vocab_size
@@ -86,6 +89,10 @@ class TransformersEngine:
         self._cache = SlotCache(
             _cached_layers(model), num_slots, slot_tokens, model.dtype, self._device
         )
+        self.kept_features: FeatureTable | None = None
+        if keep_features:
+            shape = num_slots, slot_tokens, model.config.hidden_size
+            self.kept_features = FeatureTable(*shape, model.dtype, self._device)
         self._weight_bytes = weight_bytes([model])
         self._grammars = grammars
         self._forwards = 0
@@ -202,10 +209,10 @@ class TransformersEngine:
             self._forward(spans, read)
         return [p.scored for p in pending]
 
-    def _admit(self, requests: Sequence[Extend]) -> list[_Pending]:
+    def _admit(self, requests: Sequence[Extend]) -> list[Pending]:
         keep = {r.context.session_id for r in requests}
         assert len(keep) == len(requests), "one request a session and call"
-        pending: list[_Pending] = []
+        pending: list[Pending] = []
         for request in requests:
             assert 0 <= request.num_score <= request.upto <= len(request.context.tokens)
             assert request.upto <= self._table.slot_tokens, (request.upto, self._table.slot_tokens)
@@ -213,22 +220,25 @@ class TransformersEngine:
             score_from = request.upto - request.num_score
             # Scored rows are computed even where cached: their logits were not kept.
             del slot.ids[score_from:]
-            pending.append(_Pending(request, slot, len(slot.ids), score_from, []))
+            pending.append(Pending(request, slot, len(slot.ids), score_from, []))
         return pending
 
-    def _next_spans(self, pending: Sequence[_Pending]) -> list[tuple[_Pending, Span]]:
+    def _next_spans(self, pending: Sequence[Pending]) -> list[tuple[Pending, Span]]:
         """The next chunk: rows of each request in turn up to the token budget."""
-        spans: list[tuple[_Pending, Span]] = []
+        spans: list[tuple[Pending, Span]] = []
         row = 0
         for p in pending:
-            count = min(p.request.upto - p.todo, self._budget - row)
+            count = min(p.request.upto - p.todo, self._budget - row, self._room(p))
             if count > 0:
                 spans.append((p, Span(p.slot.index, p.todo, row, count)))
                 row += count
         return spans
 
-    def _forward(self, chunk: Sequence[tuple[_Pending, Span]], read: Read) -> None:
-        spans = [span for _, span in chunk]
+    def _room(self, pending: Pending) -> int:
+        """Rows of a request that one forward can take, the budget apart."""
+        return self._budget
+
+    def _forward(self, chunk: Sequence[tuple[Pending, Span]], read: Read) -> None:
         ids: list[int] = []
         positions: list[int] = []
         scored: list[int] = []
@@ -238,7 +248,7 @@ class TransformersEngine:
             positions += range(s.position, end)
             first = max(p.score_from, s.position)
             scored += range(s.row + first - s.position, s.row + s.count)
-        logits = self._logits(ids, positions, scored, spans)
+        logits = self._logits(ids, positions, scored, chunk)
         at = 0
         for p, s in chunk:
             end = s.position + s.count
@@ -250,7 +260,11 @@ class TransformersEngine:
                 at += count
 
     def _logits(
-        self, ids: list[int], positions: list[int], scored: list[int], spans: Sequence[Span]
+        self,
+        ids: list[int],
+        positions: list[int],
+        scored: list[int],
+        chunk: Sequence[tuple[Pending, Span]],
     ) -> torch.Tensor:
         """One packed forward; returns the scored rows' logits, shape (len(scored), V), or
         (len(scored), S) of a shortened head.
@@ -260,12 +274,12 @@ class TransformersEngine:
         """
         self._forwards += 1
         self._rows += len(ids)
-        self._cache.place([(s.slot, s.position, s.row, s.count) for s in spans])
+        self._cache.place([(s.slot, s.position, s.row, s.count) for _, s in chunk])
         if self._own_vocab < self._vocab_size:
             ids = [token if token < self._own_vocab else 0 for token in ids]
         padding = [0] * self._lacking(len(ids))
         keep = scored + scored[-1:] * self._lacking(len(scored))
-        logits = self._decoded(ids + padding, positions + padding, keep, spans)[: len(scored)]
+        logits = self._decoded(ids + padding, positions + padding, keep, chunk)[: len(scored)]
         # Columns that the full model has not are cut off, those that it has alone are impossible.
         if self._columns.ids is not None:
             return logits[:, : len(self._columns.ids)]
@@ -275,25 +289,54 @@ class TransformersEngine:
         return logits
 
     def _decoded(
-        self, ids: list[int], positions: list[int], keep: list[int], spans: Sequence[Span]
+        self,
+        ids: list[int],
+        positions: list[int],
+        keep: list[int],
+        chunk: Sequence[tuple[Pending, Span]],
     ) -> torch.Tensor:
         """Logits, (len(keep), columns), of the rows to keep."""
-        device = self._device
+        device, spans = self._device, [span for _, span in chunk]
         where = torch.tensor((ids, positions), device=device)
         kept = torch.tensor(keep, dtype=torch.int64, device=device)
         if self._lean is not None:
             groups = [] if len(ids) == 1 else self._groups(spans)
-            hidden = self._lean(where[0], where[1], self._cache, groups)
+            hidden = self._lean(where[0], where[1], self._cache, groups, self._inputs(chunk))
+            self._keep_features(spans, hidden)
             return self._model.lm_head(hidden if len(keep) == len(ids) else hidden[kept])
-        out = self._model(
-            input_ids=where[:1],
-            position_ids=where[1:],
-            past_key_values=self._cache,
-            use_cache=True,
-            logits_to_keep=kept,
-            groups=self._groups(spans),
-        )
-        return out.logits[0]
+        asked = {
+            "input_ids": where[:1],
+            "position_ids": where[1:],
+            "past_key_values": self._cache,
+            "use_cache": True,
+            "groups": self._groups(spans),
+        }
+        if self.kept_features is None:
+            return self._model(**asked, logits_to_keep=kept).logits[0]
+        hidden = self._model.model(**asked).last_hidden_state[0]
+        self._keep_features(spans, hidden)
+        return self._model.lm_head(hidden[kept])
+
+    def _inputs(self, chunk: Sequence[tuple[Pending, Span]]) -> torch.Tensor | None:
+        """What the model reads beside the ids, (rows, hidden)."""
+        return None
+
+    def _keep_features(self, spans: Sequence[Span], hidden: torch.Tensor) -> None:
+        if self.kept_features is not None:
+            self.kept_features.write(spans, hidden)
+
+    def num_cached(self, session_id: str) -> int:
+        """Of how many of the session's tokens keys, values and features are held."""
+        slot = self._table.get(session_id)
+        return 0 if slot is None else len(slot.ids)
+
+    def features_of(self, session_id: str, first: int, end: int) -> torch.Tensor:
+        """Of the session's cached tokens from `first` to at most `end`: (rows, hidden)."""
+        assert self.kept_features is not None
+        slot = self._table.get(session_id)
+        if slot is None:
+            return self.kept_features.read(0, 0, 0)
+        return self.kept_features.read(slot.index, first, max(min(end, len(slot.ids)), first))
 
     def _groups(self, spans: Sequence[Span]) -> list[Group]:
         multiple = self._row_multiple

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from actors.engine.reader import Reader
 from actors.engine.route import ModelError, fingerprint
 from cluster.config import Config, ConfigError, parse
 from cluster.preflight import check, check_machine
@@ -279,6 +280,19 @@ def test_a_cut_route_is_sound_and_its_shortlist_is_looked_into(root: Path):
     save_file({"ids": torch.tensor([0, len(WORDS)])}, root / "s.safetensors")
     text = refused(config(root, slim={"route": path}), ModelError)
     assert f"distinct and below {len(WORDS)}" in text
+
+
+def test_a_draft_that_reads_full_is_hosted_where_full_is(root: Path):
+    reader = Reader(8, 1e-6)
+    path = route(root, reads="full", reader="reader.safetensors")
+    save_file(reader.state_dict(), Path(path).parent / "reader.safetensors")
+    draft = {"kind": "route", "path": path}
+    assert check(config(root, draft=draft)).sources[Tier.DRAFT].route == path
+    apart = {"all": {"tiers": ["full"]}, "cheap": {"tiers": ["draft"]}}
+    says = refused(config(root, draft=draft, pools=apart), ConfigError)
+    assert "pools.cheap.tiers" in says
+    assert "reads full's hidden states" in says
+    assert "slim.route" in refused(config(root, slim={"route": path}), ConfigError)
 
 
 @pytest.mark.parametrize(
