@@ -146,7 +146,7 @@ def test_without_full_there_is_no_proposal(toy_dirs, tmp_path):
 def test_a_reader_of_another_width_is_refused(toy_dirs, tmp_path):
     path = save_reading_route(tmp_path, toy_dirs["llama"])
     save_file(Reader(8, 1e-6).state_dict(), tmp_path / "reader.safetensors")
-    with pytest.raises(ModelError, match="reader .*reader.safetensors"):
+    with pytest.raises(ModelError, match=r"reader .*reader\.safetensors"):
         checked_route(toy_dirs["llama"], path)
 
 
