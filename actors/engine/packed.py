@@ -37,14 +37,29 @@ class PackedLinear(nn.Module):
 
 
 def pack_linears(models: Iterable[nn.Module]) -> None:
-    """Replace every nn.Linear of the models, once where models share it. CPU only."""
+    """Replace every nn.Linear of the models, once where models share it. CPU only, and of the
+    dtypes that this processor's oneDNN packs."""
     if not torch.backends.mkldnn.is_available():
         return
     done: dict[nn.Module, PackedLinear] = {}
     for model in models:
         for module in list(model.modules()):
             for name, child in list(module.named_children()):
-                if isinstance(child, nn.Linear) and child.weight.device.type == "cpu":
+                if isinstance(child, nn.Linear) and _packs(child.weight):
                     if child not in done:
                         done[child] = PackedLinear(child)
                     setattr(module, name, done[child])
+
+
+def _packs(weight: torch.Tensor) -> bool:
+    if weight.device.type != "cpu":
+        return False
+    match weight.dtype:
+        case torch.float32:
+            return True
+        case torch.bfloat16:
+            return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        case torch.float16:
+            return torch.ops.mkldnn._is_mkldnn_fp16_supported()
+        case _:
+            return False
