@@ -1,4 +1,4 @@
-"""What a draft that reads full's hidden states takes in: an id's embedding, and what full made
+"""What a draft that reads full's hidden states takes in beside an id's embedding: what full made
 of everything before that id (EAGLE's idea, arXiv 2401.15077).
 
 It knows two vectors a row; no cache and no engine.
@@ -17,18 +17,18 @@ from actors.engine.route import ModelError
 
 
 class Reader(nn.Module):
-    """embed(norm(e)) + features(norm(f)), each (..., width)."""
+    """e + features(norm(f)), each (..., width). With features of zero, as it begins, it is not
+    there: a draft that reads nothing can learn to read."""
 
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
-        self.embed_norm = nn.RMSNorm(width, eps)
-        self.features_norm = nn.RMSNorm(width, eps)
-        self.embed = nn.Linear(width, width, bias=False)
+        self.norm = nn.RMSNorm(width, eps)
         self.features = nn.Linear(width, width, bias=False)
+        nn.init.zeros_(self.features.weight)
 
     def forward(self, embedded: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
         """The embeddings of ids, and full's last hidden states at the places before them."""
-        return self.embed(self.embed_norm(embedded)) + self.features(self.features_norm(features))
+        return embedded + self.features(self.norm(features))
 
 
 def load_reader(

@@ -53,6 +53,12 @@ def distill(
     out: Annotated[Path, typer.Option(help="The draft's route file, .json.")],
     layers: Annotated[int, typer.Option(min=1, help="How many of full's: first ones, last.")] = 3,
     kept: Annotated[str, typer.Option(help="Or which: comma-separated.")] = "",
+    start: Annotated[
+        Path | None, typer.Option(help="Go on from this draft's route instead.")
+    ] = None,
+    reads: Annotated[
+        bool, typer.Option("--reads-full", help="It reads full's hidden states, in full's worker.")
+    ] = False,
     shortlist: Annotated[int, typer.Option(min=64, help="Ids of the draft's head.")] = 8192,
     weights: Annotated[str, typer.Option(help="int8, or empty for the model's own.")] = "",
     tokens: Annotated[int, typer.Option(min=1, help="To read, several times over.")] = 4_000_000,
@@ -84,6 +90,8 @@ def distill(
         chosen,
         shortlist,
         schedule,
+        start=start,
+        reads=reads,
         weights=weights or None,
         shards=shards,
         temperature=temperature,

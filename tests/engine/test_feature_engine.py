@@ -31,7 +31,6 @@ def save_reading_route(folder, model_dir, **more):
     torch.manual_seed(7)
     width = load_full(model_dir, torch.float32, CPU).config.hidden_size
     reader = Reader(width, 1e-6)
-    torch.nn.init.normal_(reader.embed.weight, std=0.2)
     torch.nn.init.normal_(reader.features.weight, std=0.2)
     save_file(reader.state_dict(), folder / "reader.safetensors")
     fields = {"reads": "full", "reader": "reader.safetensors"} | more

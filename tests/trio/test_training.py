@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 from typer.testing import CliRunner
 
 from actors.engine.build import EngineSpec, TierSource, build_engines
 from actors.engine.loader import load_sliced
 from actors.engine.route import ModelError, Route, fingerprint, read_route
-from actors.engine.seam import Extend
+from actors.engine.seam import Extend, Propose
 from cluster.__main__ import cli
 from cluster.config import ConfigError
 from cluster.trio.learn.distil import DistilJob, default_layers, distil
@@ -136,7 +137,46 @@ def test_a_distilled_draft_is_served_with_its_short_head(idle_dir, corpus_dir, t
     assert all(0 <= token < VOCAB for token in chosen)
 
 
-@pytest.mark.parametrize(("job_of", "run"), [(distil_job, distil), (heal_job, heal)])
+def reading_job(model: Path, corpus: Path, out: Path) -> DistilJob:
+    """Goes on from a draft that reads nothing."""
+    start = out.with_name("start.json")
+    if not start.exists():
+        distil(distil_job(model, corpus, start), Counting())
+    return distil_job(model, corpus, out, start=start, reads=True)
+
+
+def test_a_draft_that_begins_to_read_begins_where_the_blind_one_was(idle_dir, corpus_dir, tmp_path):
+    _, blind = distil(distil_job(idle_dir, corpus_dir, tmp_path / "start.json"), Counting())
+    before, _ = distil(reading_job(idle_dir, corpus_dir, tmp_path / "draft.json"), Counting())
+    # Rounding of the int8 delta apart.
+    assert before.kl == pytest.approx(blind.kl, rel=0.05)
+
+
+def test_a_draft_learns_to_read(idle_dir, corpus_dir, tmp_path):
+    job = distil_job(idle_dir, corpus_dir, tmp_path / "draft.json", reads=True)
+    before, after = distil(job, Counting())
+    assert after.kl < 0.9 * before.kl
+    reader = load_file(tmp_path / "draft.reader.safetensors")
+    assert reader["features.weight"].any()
+
+
+def test_a_draft_that_reads_is_served_beside_full(idle_dir, corpus_dir, tmp_path):
+    out = tmp_path / "draft.json"
+    distil(reading_job(idle_dir, corpus_dir, out), Counting())
+    tiers = {
+        Tier.FULL: TierSource(str(idle_dir)),
+        Tier.DRAFT: TierSource(str(idle_dir), str(out)),
+    }
+    made = build_engines(EngineSpec(tiers, "float32", "cpu", 1, 64, 32))
+    asked = context("s", Corpus(corpus_dir).read(1).ids[0, :32].tolist())
+    made[Tier.FULL].extend([Extend(asked, 31, 1)])
+    [proposed] = made[Tier.DRAFT].propose([Propose(asked, 6)])
+    assert len(proposed) == 6
+
+
+@pytest.mark.parametrize(
+    ("job_of", "run"), [(distil_job, distil), (heal_job, heal), (reading_job, distil)]
+)
 def test_a_killed_job_goes_on_where_it_was(idle_dir, corpus_dir, tmp_path, job_of, run):
     whole, broken = tmp_path / "whole.json", tmp_path / "broken.json"
     run(job_of(idle_dir, corpus_dir, whole), Counting())

@@ -10,10 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from actors.engine.loader import load_config
 from actors.engine.route import fingerprint, read_route
+from cluster.trio.arithmetic import fast_dtype
 from cluster.trio.learn.distil import shortlist_of
 from cluster.trio.learn.report import Watch, figures_of, write_route
 from cluster.trio.learn.student import load_student, low_rank, low_rank_delta, write_delta
@@ -55,7 +54,7 @@ def heal(job: HealJob, watch: Watch) -> tuple[Likeness, Likeness]:
     shards, held = corpus.split(job.shards)
     check_batch(corpus, shards, job.schedule.batch)
     ids, _ = shortlist_of(corpus, shards, config.vocab_size, job.shortlist)
-    head = load_head(job.model_dir, torch.bfloat16)
+    head = load_head(job.model_dir, fast_dtype(job.device))
     short = head.of(ids)
     # The delta that a route has already is healed away with the rest: it begins from full's
     # own weights, as its new delta will be added to those.

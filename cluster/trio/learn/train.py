@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from actors.engine.route import ModelError
+from cluster.trio.arithmetic import fast_dtype
 from cluster.trio.begun import other_settings
 from cluster.trio.learn.losses import loss_and_gradient
 from cluster.trio.likeness import Likeness, likeness, mean
@@ -48,12 +49,15 @@ class Schedule:
 
 @dataclass(slots=True)
 class Student:
-    """`hidden`: ids (chats, tokens) -> last hidden states after the norm (chats, tokens, width);
-    `head`: what it chooses with; `trained`: its parameters that learn, by name."""
+    """`hidden`: a batch -> last hidden states after the norm, (chats, tokens, width); `head`:
+    what it chooses with; `trained`: its parameters that learn, by name. `again`: of a student
+    that reads hidden states: the batch and the states just given -> those where it has read its
+    own in full's place, as it does while it proposes."""
 
-    hidden: Callable[[torch.Tensor], torch.Tensor]
+    hidden: Callable[[Chats], torch.Tensor]
     head: Head
     trained: Mapping[str, nn.Parameter]
+    again: Callable[[Chats, torch.Tensor], torch.Tensor] | None = None
 
     def with_head(self, head: Head) -> Student:
         """The same student with another head."""
@@ -108,7 +112,7 @@ def held_out(
     parts = []
     for begin in range(0, len(chats.ids), batch):
         part = chats.take(slice(begin, begin + batch))
-        mine, theirs = _answer_rows(student, part)
+        mine, theirs = _answer_rows(_computed(student.hidden, part), part)
         if len(mine):
             logits = student.head.logits(mine), teacher.logits(theirs)
             parts.append(likeness(*logits, temperature))
@@ -117,7 +121,14 @@ def held_out(
 
 def _backward(student: Student, teacher: Head, chats: Chats, kind: str) -> float:
     """Gradients of one batch, the head's chunk by chunk; returns the mean loss."""
-    mine, theirs = _answer_rows(student, chats)
+    states = _computed(student.hidden, chats)
+    mine, theirs = _answer_rows(states, chats)
+    if student.again is not None:
+        # Half of the batch will do: there is more to learn from full's states than from its own.
+        half = slice(-(-len(states) // 2))
+        part = chats.take(half)
+        more = _answer_rows(_computed(student.again, part, states[half].detach()), part)
+        mine, theirs = torch.cat((mine, more[0])), torch.cat((theirs, more[1]))
     if not len(mine):
         return 0.0
     at_hidden = torch.empty(mine.shape, dtype=torch.float32, device=mine.device)
@@ -134,11 +145,16 @@ def _backward(student: Student, teacher: Head, chats: Chats, kind: str) -> float
     return total
 
 
-def _answer_rows(student: Student, chats: Chats) -> tuple[torch.Tensor, torch.Tensor]:
+def _computed(forward: Callable[..., torch.Tensor], chats: Chats, *more: Any) -> torch.Tensor:
+    """In the format that the device computes fast."""
+    device = chats.ids.device
+    fast = fast_dtype(device)
+    with torch.autocast(device.type, fast, enabled=fast is not torch.float32):
+        return forward(chats, *more)
+
+
+def _answer_rows(hidden: torch.Tensor, chats: Chats) -> tuple[torch.Tensor, torch.Tensor]:
     """Student's and full's hidden states, (rows, width), at the places before an answer's ids."""
-    ids = chats.ids.long()
-    with torch.autocast(ids.device.type, torch.bfloat16):
-        hidden = student.hidden(ids)
     wanted = chats.writers[:, 1:] == ANSWER
     return hidden[:, :-1][wanted], chats.hidden[:, :-1][wanted]
 
