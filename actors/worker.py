@@ -15,7 +15,7 @@ import torch
 
 from actors.engine.build import EngineSpec, build_engines
 from actors.engine.invariance import rows_are_invariant
-from actors.engine.lookup_first import LookupFirst
+from actors.engine.lookup_first import behind
 from actors.engine.seam import Engine
 from actors.engine.sizes import weight_bytes
 from actors.engine.transformers_engine import TransformersEngine
@@ -52,9 +52,9 @@ class Worker:
         with self._lease:
             self._row_invariant = all(map(_is_invariant, self._engines.values()))
         self._host = TierHost(self._engines, time.monotonic)
-        behind = map(_behind, self._engines.values())
+        made = map(behind, self._engines.values())
         self._weight_bytes = weight_bytes(
-            e.model for e in behind if isinstance(e, TransformersEngine)
+            e.model for e in made if isinstance(e, TransformersEngine)
         )
 
     def step(self, request: StepRequest) -> StepReply:
@@ -85,12 +85,8 @@ class Worker:
         )
 
 
-def _behind(engine: Engine) -> Engine:
-    return engine.behind if isinstance(engine, LookupFirst) else engine
-
-
 def _is_invariant(engine: Engine) -> bool:
-    engine = _behind(engine)
+    engine = behind(engine)
     if not isinstance(engine, TransformersEngine) or not engine.row_invariant:
         return True
     return rows_are_invariant(engine, engine.vocab_size)

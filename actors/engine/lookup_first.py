@@ -13,6 +13,11 @@ from actors.engine.ngram import draft
 from actors.engine.seam import Engine, EngineStats, Extend, Propose, Row
 
 
+def behind(engine: Engine) -> Engine:
+    """The engine itself, without prompt lookup in front."""
+    return engine.behind if isinstance(engine, LookupFirst) else engine
+
+
 class LookupFirst:
     """Stands in for `engine`; looks up suffixes of `longest` to `shortest` tokens."""
 

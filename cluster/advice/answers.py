@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from actors.engine.build import TierSource
+from actors.engine.feature_engine import FeatureEngine
+from actors.engine.lookup_first import behind
 from actors.engine.ngram import draft
 from actors.engine.seam import Context, Engine, Extend, Propose
 from cluster.advice.calibration import Agreement
@@ -42,7 +44,8 @@ class Reach:
 class Answered:
     """One answer. `chosen`: what each tier with a model chooses after the answer's own prefix,
     at each of its places. `lookups`: what prompt lookup would propose there; a draft that is a
-    model goes on behind it."""
+    model goes on behind it. Of a draft that reads full's hidden states, all that it proposes: what
+    it chooses behind its own tokens is not what it chooses behind full's."""
 
     asked: Asked
     ids: tuple[int, ...]
@@ -126,7 +129,7 @@ class Examiner:
         answers = self._engines[Tier.FULL].propose([Propose(c, max_tokens) for c in contexts])
         found = [Answered(a, tuple(ids)) for a, ids in zip(asked, answers, strict=True)]
         for tier, engine in self._engines.items():
-            if tier is not Tier.FULL:
+            if tier is not Tier.FULL and not self._reads(tier):
                 self._use(tier)
                 scored = engine.extend(
                     [
@@ -136,9 +139,13 @@ class Examiner:
                 )
                 for each, ids in zip(found, scored, strict=True):
                     each.chosen[tier] = ids
+        if self._reads(Tier.DRAFT):
+            self._use(Tier.DRAFT)
+            self._propose_everywhere(contexts, found, longest)
+        for engine in self._engines.values():
             for context in contexts:
                 engine.release(context.session_id)
-        if self._lookup is not None:
+        if self._lookup is not None and not self._reads(Tier.DRAFT):
             for context, each in zip(contexts, found, strict=True):
                 each.lookups = self._look_up(self._lookup, context, len(each.ids), longest)
         return found
@@ -161,6 +168,28 @@ class Examiner:
             begin = time.perf_counter()
             self._engines[tier].extend([Extend(context, len(context.tokens), 1)])
             self.prefill_s[tier] += time.perf_counter() - begin
+
+    def _reads(self, tier: Tier) -> bool:
+        engine = self._engines.get(tier)
+        return engine is not None and isinstance(behind(engine), FeatureEngine)
+
+    def _propose_everywhere(
+        self, contexts: Sequence[Context], found: Sequence[Answered], longest: int
+    ) -> None:
+        """At each place of the answers, the last one first, with full as far as it then is."""
+        full, draft = self._engines[Tier.FULL], self._engines[Tier.DRAFT]
+        for each in found:
+            each.lookups = [[] for _ in each.ids]
+        for back in range(1, max(len(each.ids) for each in found) + 1):
+            going = [pair for pair in zip(contexts, found, strict=True) if len(pair[1].ids) >= back]
+            for context, each in going:
+                del context.tokens[len(each.asked.ids) + len(each.ids) - back :]
+                full.truncate(context.session_id, len(context.tokens) - 1)
+                draft.truncate(context.session_id, len(context.tokens))
+            made = draft.propose([Propose(context, longest) for context, _ in going])
+            for (_, each), ids in zip(going, made, strict=True):
+                assert each.lookups is not None
+                each.lookups[len(each.ids) - back] = ids
 
     def _look_up(
         self, source: TierSource, context: Context, length: int, longest: int

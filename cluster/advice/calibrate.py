@@ -139,15 +139,17 @@ def _encoded(codec: TextCodec, text: str) -> tuple[int, ...]:
 def _engines(
     job: CalibrateJob, longest_prompt: int
 ) -> tuple[dict[Tier, Engine], dict[Tier, int], dict[Tier, int]]:
-    """Each tier as the first pool that hosts it builds it, with its threads (0: torch's) and
-    its rows of one forward. Caches are as large as the measurement needs."""
+    """Each tier as the pool with most tiers that hosts it builds it, with its threads (0:
+    torch's) and its rows of one forward. Caches are as large as the measurement needs."""
     facts = job.facts
     engines: dict[Tier, Engine] = {}
     threads: dict[Tier, int] = {}
     budgets: dict[Tier, int] = {}
     slots = max(*job.sessions, _SIDE_BY_SIDE)
     room = max(longest_prompt + job.max_tokens, job.context_tokens)
-    for pool in facts.config.pools.values():
+    # A draft that reads full's hidden states is built beside full.
+    pools = sorted(facts.config.pools.values(), key=lambda pool: -len(pool.tiers))
+    for pool in pools:
         new = {t: facts.sources[t] for t in pool.tiers if t not in engines}
         if not new:
             continue
@@ -199,6 +201,9 @@ def _served(job: CalibrateJob) -> Served:
         max_gamma=controller.max_gamma,
         max_block=controller.max_block,
         decode_tokens=config.router.decode_tokens,
+        one_worker=any(
+            set(pool.tiers) >= {Tier.DRAFT, Tier.FULL} for pool in config.pools.values()
+        ),
     )
 
 

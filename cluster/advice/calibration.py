@@ -44,7 +44,8 @@ class Settings:
 @dataclass(frozen=True, slots=True)
 class Served:
     """The config's own: model, `draft` kind ("model", "route", "ngram", "none"), the plan that
-    requests get who leave it out, and the bounds of the search."""
+    requests get who leave it out, and the bounds of the search. `one_worker`: the draft is in
+    full's worker, so that a round takes no hop but full's."""
 
     model: str
     fingerprint: str
@@ -55,6 +56,7 @@ class Served:
     max_gamma: int
     max_block: int
     decode_tokens: int
+    one_worker: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +137,9 @@ class Calibration:
         times: dict[Tier, TierCost] = {}
         for tier in Tier:
             if steps := [step for step in self.steps if step.tier is tier]:
-                times[tier] = TierCost(forward_time(steps, load), hop_s=self.hop.seconds)
+                here = self.served.one_worker and tier is not Tier.FULL
+                hop_s = 0.0 if here else self.hop.seconds
+                times[tier] = TierCost(forward_time(steps, load), hop_s=hop_s)
         if self.lookup_s is not None:
             # Without a model it is the router's: no call; beside slim the call's way is slim's.
             behind = times.get(Tier.DRAFT, TierCost(_nothing))

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
@@ -17,6 +18,7 @@ from actors.engine.build import TierSource
 from actors.engine.loader import load_full, slim_of
 from actors.engine.lookup_first import LookupFirst
 from actors.engine.ngram import NgramEngine
+from actors.engine.reader import Reader
 from actors.engine.route import Route, fingerprint
 from actors.engine.seam import Extend, Propose
 from cluster.advice.answers import Asked, Examiner, Reach, agreement, curves, drafted_share
@@ -119,6 +121,22 @@ def test_every_tier_is_timed_and_the_model_knows_all_plans(found):
     model = found.model_at(2)
     assert set(model.times) == set(Tier)
     assert model.times[Tier.FULL].hop_s == found.hop.seconds > 0.001
+
+
+def test_a_draft_that_reads_full_is_asked_for_what_it_would_propose(tmp_path):
+    """Every layer of full without a reader's say: the same as a blind draft of all layers."""
+    config = save_trio(tmp_path)
+    save_file(Reader(96, 1e-6).state_dict(), tmp_path / "reader.safetensors")
+    path = tmp_path / "reading.json"
+    route = json.loads((tmp_path / "route.json").read_text())
+    path.write_text(json.dumps(route | {"reads": "full", "reader": "reader.safetensors"}))
+    config["draft"]["path"] = str(path)
+    config["pools"] = {"all": {"tiers": ["draft", "slim", "full"], "num_cpus": 1}}
+    found = calibrate(job_of(config), quiet=True)
+    assert found.agreement.draft_full == 1.0
+    assert found.agreement.round_tokens == tuple(range(2, len(found.agreement.round_tokens) + 2))
+    assert found.served.one_worker
+    assert found.model_at(1).times[Tier.DRAFT].hop_s == 0.0
 
 
 def test_a_calibration_survives_its_file(found, tmp_path):

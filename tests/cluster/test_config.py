@@ -54,7 +54,8 @@ def test_shipped_file_is_a_config_of_ours_and_of_serve(path: Path):
 def test_default_is_local_and_can_do_all_three_tiers():
     config, http = load(DEFAULT_CONFIG)
     assert http["host"] == "127.0.0.1"
-    assert config.screening_pools == ["cheap"]
+    assert config.screening_pools == ["local"]
+    assert load(ROOT / "config" / "two-pools.yaml")[0].screening_pools == ["cheap"]
     assert config.plan.mode == "auto"
 
 

@@ -41,10 +41,15 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving(settings: Sequence[str] = (), env: dict[str, str] | None = None) -> Iterator[Server]:
-    """Serve the default config with `--set` settings; on the way out SIGTERM must end it all."""
+def serving(
+    settings: Sequence[str] = (),
+    env: dict[str, str] | None = None,
+    config: str = "config/default.yaml",
+) -> Iterator[Server]:
+    """Serve a config with `--set` settings; on the way out SIGTERM must end it all."""
     port = free_port()
-    command = [sys.executable, "-m", "cluster", "serve", "--set", f"http.port={port}"]
+    command = [sys.executable, "-m", "cluster", "serve", "--config", config]
+    command += ["--set", f"http.port={port}"]
     for setting in settings:
         command += ["--set", setting]
     process = subprocess.Popen(

@@ -20,6 +20,7 @@ from tests.serving.test_endpoint import PROMPTS, answer, body, until_idle
 pytestmark = pytest.mark.slow
 
 SHARED_PROMPTS = ROOT.parent / "shared" / "data" / "prompts.jsonl"
+TWO_POOLS = "config/two-pools.yaml"
 SOAK_S = 180.0
 NUM_STREAMS = 16
 
@@ -35,12 +36,13 @@ def prompts(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-@pytest.mark.parametrize("temperature", [0.0, 0.8])
+@pytest.mark.parametrize("config", ["config/default.yaml", TWO_POOLS])
+@pytest.mark.parametrize(("dtype", "temperature"), [("bfloat16", 0.0), ("float32", 0.8)])
 def test_all_modes_give_the_same_bytes_on_all_prompts(
-    prompts: Path, dtype: str, temperature: float
+    prompts: Path, config: str, dtype: str, temperature: float
 ) -> None:
-    with serving([f"model.dtype={dtype}", "router.replicas=2"]) as server:
+    settings = [f"model.dtype={dtype}", "router.replicas=2"]
+    with serving(settings, config=config) as server:
         for load in (["--concurrency", "8"], ["--concurrency", "1", "--limit", "8"]):
             command = [sys.executable, "-m", "cluster", "bench", "--prompts", str(prompts)]
             command += ["--url", server.url, "--modes", "off,two_tier,three_tier", *load]
@@ -52,7 +54,7 @@ def test_all_modes_give_the_same_bytes_on_all_prompts(
 
 async def test_cut_streams_leave_nothing_behind() -> None:
     loop = asyncio.get_running_loop()
-    with serving(["model.context=1024"]) as server:
+    with serving(["model.context=1024"], config=TWO_POOLS) as server:
         end = loop.time() + SOAK_S
         async with httpx.AsyncClient(base_url=server.url, timeout=300.0) as client:
             clients = [_stream_until(client, end, random.Random(i)) for i in range(NUM_STREAMS)]
