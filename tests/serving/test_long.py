@@ -20,6 +20,7 @@ from tests.serving.test_endpoint import PROMPTS, answer, body, until_idle
 pytestmark = pytest.mark.slow
 
 SHARED_PROMPTS = ROOT.parent / "shared" / "data" / "prompts.jsonl"
+DEFAULT = "config/default.yaml"
 TWO_POOLS = "config/two-pools.yaml"
 SOAK_S = 180.0
 NUM_STREAMS = 16
@@ -36,8 +37,10 @@ def prompts(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("config", ["config/default.yaml", TWO_POOLS])
-@pytest.mark.parametrize(("dtype", "temperature"), [("bfloat16", 0.0), ("float32", 0.8)])
+@pytest.mark.parametrize(
+    ("config", "dtype", "temperature"),
+    [(DEFAULT, "auto", 0.0), (DEFAULT, "float32", 0.8), (TWO_POOLS, "auto", 0.8)],
+)
 def test_all_modes_give_the_same_bytes_on_all_prompts(
     prompts: Path, config: str, dtype: str, temperature: float
 ) -> None:
