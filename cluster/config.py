@@ -41,12 +41,15 @@ class ModelConfig(Section):
 class DraftConfig(Section):
     """The draft: a model (as the full one), a route of the full model, or prompt lookup.
 
-    With `lookup` a model or a route is asked only where prompt lookup finds nothing.
+    With `lookup` a model or a route is asked only where prompt lookup finds nothing. A model or
+    a route ends its proposal with the token that makes all of it less probable than `stop_below`,
+    by its own distribution; 0 always goes on to gamma tokens.
     """
 
     kind: Literal["model", "route", "ngram"] = "ngram"
     path: str | None = None
     lookup: bool = False
+    stop_below: Annotated[float, Field(ge=0, lt=1)] = 0.0
     ngram_longest: Positive = 4
     ngram_shortest: Positive = 2
 
@@ -56,6 +59,8 @@ class DraftConfig(Section):
             raise ValueError(f"path is {'not used' if self.path else 'needed'} by kind {self.kind}")
         if self.lookup and self.kind == "ngram":
             raise ValueError("lookup is for kinds model and route; kind ngram is nothing else")
+        if self.stop_below and self.kind == "ngram":
+            raise ValueError("stop_below is for kinds model and route; prompt lookup has no odds")
         if self.ngram_shortest > self.ngram_longest:
             raise ValueError("ngram_shortest must be at most ngram_longest")
         return self

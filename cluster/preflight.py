@@ -204,6 +204,7 @@ def _draft_source(draft: DraftConfig, model_dir: Path) -> TierSource:
         ngram_longest=draft.ngram_longest,
         ngram_shortest=draft.ngram_shortest,
         lookup=draft.lookup,
+        stop_below=draft.stop_below,
     )
     if draft.path is None:
         return lookup

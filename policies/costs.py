@@ -104,7 +104,9 @@ class CostModel:
         if plan.kind is PlanKind.OFF:
             return 0.0
         draft = self.times[Tier.DRAFT]
-        model_s = plan.gamma * draft.forward_s(load)
+        # A model that is not sure ends its proposal early.
+        drafted = max(plan.gamma * self.rates.length_frac, 1.0)
+        model_s = drafted * draft.forward_s(load)
         draft_s = (1 - draft.spared_frac) * model_s + draft.call_s
         if plan.kind is PlanKind.TWO_TIER:
             return draft_s + draft.hop_s

@@ -41,7 +41,7 @@ class TierSource:
 
     `model_dir` alone: the whole model. With `route`: its routed layers. Neither: n-gram, with
     suffixes of `ngram_longest` to `ngram_shortest` tokens; with `lookup` that comes first and
-    the model goes on.
+    the model goes on. `stop_below`: see TransformersEngine.
     """
 
     model_dir: str | None = None
@@ -49,6 +49,7 @@ class TierSource:
     ngram_longest: int = 4
     ngram_shortest: int = 2
     lookup: bool = False
+    stop_below: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,15 +99,18 @@ def build_engines(spec: EngineSpec) -> dict[Tier, Engine]:
     reads = Tier.DRAFT in models and _reads(models[Tier.DRAFT])
     for tier, model in models.items():
         draft = tier is Tier.DRAFT
+        source = spec.tiers[tier]
         if draft and reads:
-            engine = FeatureEngine(model, made[Tier.FULL], **sizes)
+            engine = FeatureEngine(model, made[Tier.FULL], stop_below=source.stop_below, **sizes)
         else:
-            keeps = reads and tier is Tier.FULL
             engine = TransformersEngine(
-                model, row_invariant=not draft, keep_features=keeps, **sizes
+                model,
+                row_invariant=not draft,
+                keep_features=reads and tier is Tier.FULL,
+                stop_below=source.stop_below,
+                **sizes,
             )
         made[tier] = engine
-        source = spec.tiers[tier]
         lengths = (source.ngram_longest, source.ngram_shortest)
         engines[tier] = LookupFirst(engine, *lengths) if source.lookup else engine
     return engines

@@ -5,6 +5,7 @@ It knows a model object, slots and the sampler; not where the weights came from.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -45,6 +46,25 @@ class Pending:
     scored: list[Any]
 
 
+@dataclass(slots=True)
+class _Proposal:
+    """A proposal under way, from `start` on; `probability`: of all of it so far."""
+
+    request: Propose
+    start: int
+    probability: float = 1.0
+
+    @property
+    def context(self) -> Context:
+        return self.request.context
+
+    @property
+    def wants_more(self) -> bool:
+        tokens = self.context.tokens
+        room = self.start + self.request.num_tokens - len(tokens)
+        return room > 0 and tokens[-1] not in self.context.stop_ids
+
+
 Read = Callable[[torch.Tensor, Extend, int], list[Any]]
 """Takes logits of a request, (rows, V) or of a shortened head (rows, S); the first row follows
 that many tokens."""
@@ -64,13 +84,16 @@ class TransformersEngine:
         grammars: Grammars | None = None,
         row_invariant: bool = True,
         keep_features: bool = False,
+        stop_below: float = 0.0,
     ) -> None:
         """`slot_tokens`: longest session; `token_budget`: most rows of one forward;
         `vocab_size`: ids that the sessions' full model has, by default the model's own (models
         that share a tokenizer pad their vocabulary differently); `grammars`: the worker's, to
         serve sessions that have one; `row_invariant`: rows are padded to keep the law (DESIGN
         section 2), which a draft may go without and a LeanDecoder does not keep;
-        `keep_features`: last hidden states are kept for a draft beside this model."""
+        `keep_features`: last hidden states are kept for a draft beside this model; `stop_below`:
+        a proposal ends with the token that makes all of it less probable than this, by the
+        model's own temperature-scaled distribution."""
         assert token_budget >= 1
         self._model = model.eval()
         self._own_vocab = model.config.vocab_size
@@ -95,6 +118,7 @@ class TransformersEngine:
             self.kept_features = FeatureTable(*shape, model.dtype, self._device)
         self._weight_bytes = weight_bytes([model])
         self._grammars = grammars
+        self._stop_below = stop_below
         self._forwards = 0
         self._rows = 0
 
@@ -115,17 +139,36 @@ class TransformersEngine:
 
     def propose(self, requests: Sequence[Propose]) -> list[list[int]]:
         """See Engine; one forward a token for all sessions that still want one."""
-        starts = [len(r.context.tokens) for r in requests]
-        going = [r for r in requests if r.num_tokens > 0]
-        limit = {
-            r.context.session_id: s + r.num_tokens for r, s in zip(requests, starts, strict=True)
-        }
+        made = [_Proposal(r, len(r.context.tokens)) for r in requests]
+        going = [p for p in made if p.request.num_tokens > 0]
         while going:
-            asked = [Extend(r.context, len(r.context.tokens), 1) for r in going]
-            for request, chosen in zip(going, self.extend(asked), strict=True):
-                request.context.tokens.append(chosen[0])
-            going = [r for r in going if _goes_on(r.context, limit[r.context.session_id])]
-        return [r.context.tokens[s:] for r, s in zip(requests, starts, strict=True)]
+            asked = [Extend(p.context, len(p.context.tokens), 1) for p in going]
+            for proposal, [(token, probability)] in zip(going, self._drafted(asked), strict=True):
+                proposal.context.tokens.append(token)
+                proposal.probability *= probability
+            going = [p for p in going if p.wants_more and p.probability >= self._stop_below]
+        return [p.context.tokens[p.start :] for p in made]
+
+    @torch.inference_mode()
+    def _drafted(self, requests: Sequence[Extend]) -> list[list[tuple[int, float]]]:
+        """As `extend`, with the probability of each chosen id; 1 where nobody asks."""
+        return self._run(requests, self._weighed_choices)
+
+    def _weighed_choices(
+        self, logits: torch.Tensor, request: Extend, first: int
+    ) -> list[tuple[int, float]]:
+        chosen = self._choices(logits, request, first)
+        if not self._stop_below:
+            return [(token, 1.0) for token in chosen]
+        params = request.context.sampling.params
+        rows = logits.float() / (params.temperature or 1.0)
+        columns = [self._columns.column_of(token) for token in chosen]
+        norms = torch.logsumexp(rows, -1).tolist()
+        return [
+            # Without a column it was forced by a rule; nobody can say how probable it is.
+            (token, 1.0 if column is None else math.exp(float(row[column]) - norm))
+            for token, column, row, norm in zip(chosen, columns, rows, norms, strict=True)
+        ]
 
     @property
     def model(self) -> PreTrainedModel:
@@ -348,10 +391,6 @@ class TransformersEngine:
 
     def _lacking(self, num_rows: int) -> int:
         return -num_rows % self._row_multiple
-
-
-def _goes_on(context: Context, limit: int) -> bool:
-    return len(context.tokens) < limit and context.tokens[-1] not in context.stop_ids
 
 
 def _sliding_window(model: PreTrainedModel) -> int | None:
