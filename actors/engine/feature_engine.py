@@ -29,6 +29,11 @@ class FeatureEngine(TransformersEngine):
         # Rows that rest on full's states alone, by session; see `propose`.
         self._sound: dict[str, int] = {}
 
+    @property
+    def foreseeable(self) -> bool:
+        """See TransformersEngine: behind its own tokens it reads other states than full's."""
+        return False
+
     def propose(self, requests: Sequence[Propose]) -> list[list[int]]:
         """See Engine. Sessions of which full holds nothing get no proposal."""
         able: list[Propose] = []

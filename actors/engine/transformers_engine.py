@@ -181,6 +181,12 @@ class TransformersEngine:
         return self._row_multiple == ROW_MULTIPLE
 
     @property
+    def foreseeable(self) -> bool:
+        """Whether one pass along a known text says what it would propose at each place, as far
+        as that agrees with the text."""
+        return not self._stop_below
+
+    @property
     def vocab_size(self) -> int:
         """Ids that sessions may hold and that are chosen from."""
         return self._vocab_size

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from actors.engine.build import TierSource
-from actors.engine.feature_engine import FeatureEngine
 from actors.engine.lookup_first import behind
 from actors.engine.ngram import draft
 from actors.engine.seam import Context, Engine, Extend, Propose
+from actors.engine.transformers_engine import TransformersEngine
 from cluster.advice.calibration import Agreement
 from policies.rounds import Curves, Outlook, curve, fill, outlook, rounds
 from policies.vocabulary import SamplingParams, SamplingSpec, Tier
@@ -44,8 +44,8 @@ class Reach:
 class Answered:
     """One answer. `chosen`: what each tier with a model chooses after the answer's own prefix,
     at each of its places. `lookups`: what prompt lookup would propose there; a draft that is a
-    model goes on behind it. Of a draft that reads full's hidden states, all that it proposes: what
-    it chooses behind its own tokens is not what it chooses behind full's."""
+    model goes on behind it. Of a draft that is not foreseeable (TransformersEngine), all that it
+    proposes there."""
 
     asked: Asked
     ids: tuple[int, ...]
@@ -129,7 +129,7 @@ class Examiner:
         answers = self._engines[Tier.FULL].propose([Propose(c, max_tokens) for c in contexts])
         found = [Answered(a, tuple(ids)) for a, ids in zip(asked, answers, strict=True)]
         for tier, engine in self._engines.items():
-            if tier is not Tier.FULL and not self._reads(tier):
+            if tier is not Tier.FULL and not self._must_be_asked(tier):
                 self._use(tier)
                 scored = engine.extend(
                     [
@@ -139,13 +139,13 @@ class Examiner:
                 )
                 for each, ids in zip(found, scored, strict=True):
                     each.chosen[tier] = ids
-        if self._reads(Tier.DRAFT):
+        if self._must_be_asked(Tier.DRAFT):
             self._use(Tier.DRAFT)
             self._propose_everywhere(contexts, found, longest)
         for engine in self._engines.values():
             for context in contexts:
                 engine.release(context.session_id)
-        if self._lookup is not None and not self._reads(Tier.DRAFT):
+        if self._lookup is not None and not self._must_be_asked(Tier.DRAFT):
             for context, each in zip(contexts, found, strict=True):
                 each.lookups = self._look_up(self._lookup, context, len(each.ids), longest)
         return found
@@ -169,9 +169,12 @@ class Examiner:
             self._engines[tier].extend([Extend(context, len(context.tokens), 1)])
             self.prefill_s[tier] += time.perf_counter() - begin
 
-    def _reads(self, tier: Tier) -> bool:
-        engine = self._engines.get(tier)
-        return engine is not None and isinstance(behind(engine), FeatureEngine)
+    def _must_be_asked(self, tier: Tier) -> bool:
+        """Whether only asking at each place shows what a draft proposes."""
+        if tier is not Tier.DRAFT or tier not in self._engines:
+            return False
+        engine = behind(self._engines[tier])
+        return isinstance(engine, TransformersEngine) and not engine.foreseeable
 
     def _propose_everywhere(
         self, contexts: Sequence[Context], found: Sequence[Answered], longest: int

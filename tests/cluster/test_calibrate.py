@@ -181,13 +181,17 @@ def full(tmp_path_factory) -> PreTrainedModel:
 class Toys:
     """A toy trio in memory: slim and draft are routes of full, or the draft is prompt lookup."""
 
-    def __init__(self, full: PreTrainedModel, lookup: TierSource | None = None) -> None:
+    def __init__(
+        self, full: PreTrainedModel, lookup: TierSource | None = None, stop_below: float = 0.0
+    ) -> None:
         kept = {Tier.SLIM: [0, 1, 3], Tier.DRAFT: [0, 3]}
         self.engines: dict[Tier, Any] = {Tier.FULL: make_engine(full, num_slots=8)}
         for tier, layers in kept.items():
             raw = {"model_fingerprint": "toy", "num_layers": LAYERS, "kept_layers": layers}
             routed = slim_of(full, Route.model_validate(raw), None)
-            self.engines[tier] = make_engine(routed, num_slots=8)
+            self.engines[tier] = make_engine(
+                routed, num_slots=8, stop_below=stop_below if tier is Tier.DRAFT else 0.0
+            )
         if lookup is not None and lookup.lookup:
             lengths = (lookup.ngram_longest, lookup.ngram_shortest)
             self.engines[Tier.DRAFT] = LookupFirst(self.engines[Tier.DRAFT], *lengths)
@@ -220,8 +224,9 @@ LOOKUP = TierSource(ngram_longest=3, ngram_shortest=1)
 
 @pytest.mark.parametrize("lookup", [None, LOOKUP, replace(LOOKUP, model_dir="toy", lookup=True)])
 @pytest.mark.parametrize("gamma", [1, 3, 6])
-def test_rounds_along_the_answer_are_the_rounds_that_are_served(full, gamma, lookup):
-    toys = Toys(full, lookup)
+@pytest.mark.parametrize("stop_below", [0.0, 0.2])
+def test_rounds_along_the_answer_are_the_rounds_that_are_served(full, gamma, lookup, stop_below):
+    toys = Toys(full, lookup, stop_below)
     count = 40
     prompts = [text(seed, 12, 40) * 2 for seed in range(2)]
     answers = toys.examiner.examine([Asked(tuple(p)) for p in prompts], count, REACH.gamma)

@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -297,3 +298,31 @@ def test_no_gradient_is_kept(engine):
     assert not row.requires_grad
     assert not any(p.requires_grad for p in engine._model.parameters())
     assert isinstance(row, torch.Tensor)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+@pytest.mark.parametrize("threshold", [0.02, 0.2, 0.9])
+def test_a_proposal_ends_where_it_is_no_longer_sure(load_toy, temperature, threshold):
+    """The last token is the one that takes the product below the threshold; sides by side too."""
+    model = load_toy("llama")
+    sure, free = make_engine(model, stop_below=threshold), make_engine(model)
+    params = SamplingParams(temperature=temperature)
+    texts = [text(seed, 20 + seed) for seed in range(4)]
+    asked = [context(f"s{i}", tokens, params) for i, tokens in enumerate(texts)]
+    stopped = sure.propose([Propose(c, 12) for c in asked])
+    lengths = set()
+    for tokens, made in zip(texts, stopped, strict=True):
+        whole = context("w", tokens, params)
+        [expected] = free.propose([Propose(whole, 12)])
+        assert made == expected[: len(made)]
+        rows = free.logits([Extend(whole, len(whole.tokens) - 1, 12)])[0]
+        free.release("w")
+        odds = [
+            float(torch.softmax(row / (temperature or 1.0), -1)[token])
+            for row, token in zip(rows, expected, strict=True)
+        ]
+        products = np.cumprod(odds)
+        assert all(products[: len(made) - 1] >= threshold)
+        assert len(made) == 12 or products[len(made) - 1] < threshold
+        lengths.add(len(made))
+    assert lengths != {12}

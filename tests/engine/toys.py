@@ -99,6 +99,7 @@ def make_engine(
     vocab_size: int | None = None,
     grammars: Grammars | None = None,
     row_invariant: bool = True,
+    stop_below: float = 0.0,
 ) -> TransformersEngine:
     """An engine with room for a test."""
     return TransformersEngine(
@@ -109,4 +110,5 @@ def make_engine(
         vocab_size=vocab_size,
         grammars=grammars,
         row_invariant=row_invariant,
+        stop_below=stop_below,
     )
