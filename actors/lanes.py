@@ -127,6 +127,7 @@ class Lane:
             "worker_id": self.worker_id,
             "pool": report.pool,
             "pid": report.pid,
+            "device": report.device,
             "tiers": [str(tier) for tier in report.tiers],
             "row_invariant": report.row_invariant,
             "sessions": len(self.homes),
@@ -139,6 +140,7 @@ class Lane:
             "busy_s": self.busy_s,
             "hop_s": self.hop_s,
             "step_s": self.step_s,
+            "probe": report.probe.describe(),
         }
 
 

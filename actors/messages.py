@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from actors.engine.seam import EngineStats
+from infra.probe.sample import NOT_SAMPLED, ProbeSample
 from policies.estimates import TierTiming
 from policies.vocabulary import SessionSpec, Tier
 from policies.work import WorkItem, WorkReply
@@ -54,7 +55,8 @@ class Refusal:
 class WorkerReport:
     """What a worker says of itself once it has loaded, and from then on when asked.
 
-    `weight_bytes`: of all its tiers together, shared weights counted once.
+    `weight_bytes`: of all its tiers together, shared weights counted once. `probe`: how busy it
+    and its device are, as sampled last.
     """
 
     worker_id: str
@@ -70,6 +72,7 @@ class WorkerReport:
     sessions: int
     weight_bytes: int
     engines: dict[Tier, EngineStats]
+    probe: ProbeSample = NOT_SAMPLED
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 
@@ -22,6 +23,9 @@ from actors.engine.transformers_engine import TransformersEngine
 from actors.lease import ComputeLease
 from actors.messages import StepReply, StepRequest, WorkerReport
 from actors.tiers import TierHost
+from infra.probe.host import BusyTime, HostMeter
+from infra.probe.nvml import Cards
+from infra.probe.sampler import ProbeSettings, Sampler
 from policies.vocabulary import Tier
 
 
@@ -36,6 +40,7 @@ class WorkerSpec:
     threads: int
     niceness: int
     lease: str | None
+    probe: ProbeSettings = field(default_factory=ProbeSettings)
 
 
 class Worker:
@@ -47,6 +52,9 @@ class Worker:
         with contextlib.suppress(PermissionError):
             os.nice(spec.niceness)
         self._spec = spec
+        self._busy = BusyTime()
+        self._sampler = _sampler(spec, self._busy)
+        self._sampler.start()
         self._lease = ComputeLease(spec.lease)
         self._engines = build_engines(spec.engine)
         with self._lease:
@@ -59,7 +67,7 @@ class Worker:
 
     def step(self, request: StepRequest) -> StepReply:
         """One batched call; see WorkItem."""
-        with self._lease:
+        with self._lease, self._busy:
             begin = time.monotonic()
             replies = self._host.step(request)
             busy_s = time.monotonic() - begin
@@ -82,7 +90,21 @@ class Worker:
             sessions=self._host.num_sessions,
             weight_bytes=self._weight_bytes,
             engines={Tier(tier): stats for tier, stats in self._host.stats().items()},
+            probe=self._sampler.last,
         )
+
+    def close(self) -> None:
+        """End what runs beside the steps; the end of the process does it too."""
+        self._sampler.stop()
+
+
+def _sampler(spec: WorkerSpec, busy: BusyTime) -> Sampler:
+    """Looks at the worker's own device alone: one on a CPU leaves the machine's GPUs unasked."""
+    device = torch.device(spec.engine.device)
+    cards = None
+    if device.type == "cuda":
+        cards = partial(Cards, os.environ.get("CUDA_VISIBLE_DEVICES"), (device.index or 0,))
+    return Sampler(spec.probe, HostMeter(busy.seconds), cards)
 
 
 def _is_invariant(engine: Engine) -> bool:

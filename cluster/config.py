@@ -111,6 +111,7 @@ class PoolConfig(Section):
     other workers: "passive" (OpenMP threads sleep instead of spinning) or "lease" (workers
     compute in turn). `niceness` is added to the process's where cores are shared.
     `slots`: sessions whose keys and values are held; `token_budget`: rows of one forward.
+    `probe_s`: seconds between two looks at how busy a worker and its device are.
     """
 
     tiers: Annotated[tuple[Tier, ...], Field(min_length=1)]
@@ -125,6 +126,7 @@ class PoolConfig(Section):
     niceness: Annotated[int, Field(ge=0, le=19)] = 4
     slots: Positive = 16
     token_budget: Annotated[int, Field(ge=4)] = 256
+    probe_s: Annotated[float, Field(ge=0.05, le=3600)] = 1.0
 
     @field_validator("tiers")
     @classmethod

@@ -22,6 +22,7 @@ from actors.pool import WorkerGone
 from actors.registry import Registry
 from actors.worker import Worker, WorkerSpec
 from cluster.config import PoolConfig
+from infra.probe.sampler import ProbeSettings
 from policies.audit import AuditRow, AuditSettings
 from policies.audit_state import AuditState
 
@@ -52,6 +53,8 @@ def worker_env(pool: PoolConfig) -> dict[str, str]:
         "MKL_NUM_THREADS": threads,
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
+        # CUDA counts the cards as NVML and Ray do, also where they are of several kinds.
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
     }
     if pool.cores == "passive":
         env |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
@@ -117,6 +120,7 @@ class SpecMaker:
             threads=threads_of(self.pool) if self.pool.device == "cpu" else 0,
             niceness=0 if self.pool.cores == "own" else self.pool.niceness,
             lease="cores" if self.pool.cores == "lease" else None,
+            probe=ProbeSettings(interval_s=self.pool.probe_s),
         )
 
 
