@@ -7,6 +7,8 @@ it. Pure: timings in, a decision out.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from policies.estimates import TierTiming
 from policies.plan import Choice
 from policies.vocabulary import PlanKind, Tier
@@ -23,7 +25,7 @@ class CatchUp:
 
     def __init__(self, budget: float) -> None:
         self._budget = budget
-        self._row_s: float | None = None
+        self._row_s: dict[Tier, float] = {}
         self._credit_s = 0.0
 
     def saw(self, timing: TierTiming) -> None:
@@ -33,18 +35,18 @@ class CatchUp:
             self._credit_s = min(credit_s, _MOST_CREDIT_S)
         if timing.forwards and timing.rows >= _PREFILL_ROWS * timing.forwards:
             row_s = timing.seconds / timing.rows
-            known = row_s if self._row_s is None else self._row_s
-            self._row_s = known + _SMOOTHING * (row_s - known)
+            known = self._row_s.get(timing.tier, row_s)
+            self._row_s[timing.tier] = known + _SMOOTHING * (row_s - known)
 
-    def allows(self, choice: Choice, cold_rows: int, remaining: int) -> bool:
-        """`cold_rows`: rows to compute before the round; `remaining`: tokens still to come at
-        the most. A probe is paid out of the credit, a plan must win its time back over half of
-        what may remain (answers end early)."""
-        if not cold_rows:
+    def allows(self, choice: Choice, cold_rows: Mapping[Tier, int], remaining: int) -> bool:
+        """`cold_rows`: rows that each tier computes before the round; `remaining`: tokens still
+        to come at the most. A probe is paid out of the credit, a plan must win its time back
+        over half of what may remain (answers end early)."""
+        if not any(cold_rows.values()):
             return True
-        if self._row_s is None:
-            return cold_rows <= _PREFILL_ROWS
-        stall_s = cold_rows * self._row_s
+        if not self._row_s:
+            return sum(cold_rows.values()) <= _PREFILL_ROWS
+        stall_s = sum(rows * self._row_seconds(tier) for tier, rows in cold_rows.items())
         if choice.probe:
             if stall_s > self._credit_s:
                 return False
@@ -53,3 +55,7 @@ class CatchUp:
         costs = choice.costs
         gain_s = costs.get(PlanKind.OFF, 0.0) - costs.get(choice.plan.kind, 0.0)
         return gain_s * remaining / 2 >= stall_s
+
+    def _row_seconds(self, tier: Tier) -> float:
+        """A tier that has not been seen at it may be as slow as the slowest that has."""
+        return self._row_s.get(tier, max(self._row_s.values()))

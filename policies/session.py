@@ -114,9 +114,9 @@ class Session:
         ending = (WorkKind.DECODE, WorkKind.VERIFY, WorkKind.ROUNDS)
         return item is not None and item.kind in ending
 
-    def cold_rows(self, tiers: Iterable[Tier]) -> int:
-        """Rows that these tiers would have to compute before they could propose, in all."""
-        return sum(len(self.tokens) - self._warm.get(tier, 0) for tier in tiers)
+    def cold_rows(self, tiers: Iterable[Tier]) -> dict[Tier, int]:
+        """Rows that each of these tiers would have to compute before it could propose."""
+        return {tier: len(self.tokens) - self._warm.get(tier, 0) for tier in tiers}
 
     def take_verdicts(self) -> list[Verdicts]:
         """What exact rounds have said of the tiers' agreement since the last time."""

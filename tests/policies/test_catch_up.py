@@ -24,27 +24,36 @@ def seen(budget: float = 0.02, full_s: float = 0.0) -> CatchUp:
 
 
 def test_a_warm_session_is_always_allowed():
-    assert CatchUp(0.02).allows(choice(probe=True), 0, 1)
+    assert CatchUp(0.02).allows(choice(probe=True), {Tier.SLIM: 0}, 1)
 
 
 def test_a_plan_must_win_its_stall_back_over_half_of_what_remains():
     catch_up = seen()
     # 100 rows stall for 1 s; a token gains 0.04 s.
-    assert catch_up.allows(choice(probe=False), 100, 50)
-    assert not catch_up.allows(choice(probe=False), 100, 49)
+    assert catch_up.allows(choice(probe=False), {Tier.SLIM: 100}, 50)
+    assert not catch_up.allows(choice(probe=False), {Tier.SLIM: 100}, 49)
 
 
 def test_probes_are_paid_out_of_a_share_of_fulls_time():
     catch_up = seen(budget=0.02, full_s=100.0)
-    assert catch_up.allows(choice(probe=True), 150, 10)
-    assert not catch_up.allows(choice(probe=True), 150, 10), "the credit is spent"
-    assert catch_up.allows(choice(probe=True), 50, 10)
+    assert catch_up.allows(choice(probe=True), {Tier.SLIM: 150}, 10)
+    assert not catch_up.allows(choice(probe=True), {Tier.SLIM: 150}, 10), "the credit is spent"
+    assert catch_up.allows(choice(probe=True), {Tier.SLIM: 50}, 10)
     catch_up.saw(TierTiming(Tier.FULL, 75.0, 9, 9))
-    assert catch_up.allows(choice(probe=True), 150, 10)
+    assert catch_up.allows(choice(probe=True), {Tier.SLIM: 150}, 10)
 
 
 def test_before_prefill_has_been_timed_only_short_prefixes_are_tried():
     catch_up = CatchUp(0.02)
     catch_up.saw(TierTiming(Tier.FULL, 1.0, 10, 100))
-    assert catch_up.allows(choice(probe=True), 32, 10)
-    assert not catch_up.allows(choice(probe=True), 33, 10)
+    assert catch_up.allows(choice(probe=True), {Tier.SLIM: 32}, 10)
+    assert not catch_up.allows(choice(probe=True), {Tier.SLIM: 33}, 10)
+
+
+def test_each_tier_has_its_own_time_a_row():
+    """A draft's prefix costs less than slim's; one that nobody has timed counts as the slowest."""
+    catch_up = seen()
+    assert not catch_up.allows(choice(probe=False), {Tier.DRAFT: 101}, 50)
+    catch_up.saw(TierTiming(Tier.DRAFT, 0.1, 1, 100))
+    assert catch_up.allows(choice(probe=False), {Tier.DRAFT: 1000}, 50)
+    assert not catch_up.allows(choice(probe=False), {Tier.DRAFT: 1000, Tier.SLIM: 1}, 50)
