@@ -6,6 +6,7 @@ other devices through torchao. It knows no route and no file.
 
 from __future__ import annotations
 
+import copy
 import importlib
 
 import torch
@@ -49,6 +50,14 @@ class Int8Linear(nn.Module):
         y = torch.ops.aten._weight_int8pack_mm(rows, self.weight, self.scales).to(x.dtype)
         y = y if self.bias is None else y + self.bias
         return y.view(*x.shape[:-1], self.out_features)
+
+
+def int8_twin(model: PreTrainedModel) -> PreTrainedModel:
+    """The model with int8 linears beside its dense one; all other tensors are shared. ModelError
+    as `quantise_linears`."""
+    twin = copy.deepcopy(model, {id(tensor): tensor for tensor in model.parameters()})
+    quantise_linears(twin)
+    return twin
 
 
 def quantise_linears(model: PreTrainedModel) -> None:

@@ -26,7 +26,10 @@ class Head:
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """(…, width), after the last norm -> (…, V), of the weight's dtype."""
-        logits = hidden.to(self.weight.dtype) @ self.weight.T
+        return self.capped(hidden.to(self.weight.dtype) @ self.weight.T)
+
+    def capped(self, logits: torch.Tensor) -> torch.Tensor:
+        """Of any product of hidden states and a head like this one."""
         if self.softcap is None:
             return logits
         return torch.tanh(logits / self.softcap) * self.softcap

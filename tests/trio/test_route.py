@@ -2,27 +2,36 @@
 
 import json
 from contextlib import contextmanager
+from dataclasses import asdict
 
 import pytest
 import torch
+from torch import nn
 from typer.testing import CliRunner
 
 from actors.engine.build import checked_route
+from actors.engine.int8 import int8_twin, quantise_linears
+from actors.engine.loader import load_sliced
 from actors.engine.route import ModelError, fingerprint
 from cluster.__main__ import cli
 from cluster.config import ConfigError
+from cluster.trio.likeness import likeness
+from cluster.trio.routes.candidate import Candidate
 from cluster.trio.routes.candidates import Candidates, attention_share
-from cluster.trio.routes.judge import Bench, Judge
-from cluster.trio.routes.objective import Assumed, StepTimes, predict
+from cluster.trio.routes.judge import Bench, Judge, last_hidden, load_stock
+from cluster.trio.routes.objective import Assumed, Steps, StepTimes, predict
 from cluster.trio.routes.prompts import answered
 from cluster.trio.routes.rows import split_rows
-from cluster.trio.routes.step_times import measure_steps, read_steps
+from cluster.trio.routes.step_times import fields_of, measure_steps, read_steps, steps_of
+from cluster.trio.teacher import load_head
 from cluster.trio.text.corpus import Corpus
 from policies.masks import Space, even_mask
 from tests.trio.toys import CHATS, IDLE, TOKENS
 
 SPACE = Space(7)
 TIMES = StepTimes(0.030, 0.040, 0.004, 0.0045)
+INT8_TIMES = StepTimes(0.020, 0.032, 0.003, 0.004)
+STEPS = Steps(TIMES, INT8_TIMES)
 BEST = tuple(layer not in IDLE for layer in range(1, 6))
 
 
@@ -52,12 +61,42 @@ def test_too_little_text_is_told(corpus_dir):
 def test_leaving_out_layers_that_do_nothing_changes_nothing(idle_dir, rows):
     candidates = Candidates(SPACE, fingerprint(idle_dir), 0.25)
     judge = Judge(bench(idle_dir), rows)
-    planted = judge.judge(candidates.route(BEST), 0)
+    planted = judge.judge(candidates.route(Candidate(BEST)), 0)
     assert planted.agreement == 1
     assert planted.coupling > 0.999
-    even = judge.judge(candidates.route(even_mask(SPACE, 4)), 0)
+    even = judge.judge(candidates.route(Candidate(even_mask(SPACE, 4))), 0)
     assert even.agreement < 1
     assert even.rows == 100
+
+
+def test_an_int8_candidate_is_judged_as_it_is_served(idle_dir, rows):
+    candidates = Candidates(SPACE, fingerprint(idle_dir), 0.25)
+    judge = Judge(bench(idle_dir), rows)
+    dense, int8, dense_again = (
+        judge.judge(candidates.route(Candidate(BEST, flag)), 0) for flag in (False, True, False)
+    )
+    assert dense_again == dense
+    assert 0.9 < int8.coupling < dense.coupling
+    route = candidates.route(Candidate(BEST, int8=True))
+    served = load_sliced(idle_dir, route, torch.float32, torch.device("cpu"))
+    quantise_linears(served)
+    served.set_attn_implementation("sdpa")
+    with torch.inference_mode():
+        hidden = last_hidden(served, rows[0].ids)[rows[0].scored]
+        logits = served.lm_head(hidden), load_head(idle_dir, torch.float32).logits(rows[0].hidden)
+    again = likeness(*logits, temperature=0.8)
+    assert int8.kl == pytest.approx(again.kl, rel=1e-3)
+    assert int8.agreement == pytest.approx(again.agreement)
+
+
+def test_the_twin_of_a_model_shares_all_but_its_linears(idle_dir):
+    full = load_stock(idle_dir, "float32", "cpu")
+    before = dict(full.named_parameters())
+    twin = int8_twin(full)
+    assert dict(full.named_parameters()).keys() == before.keys()
+    assert all(parameter is before[name] for name, parameter in twin.named_parameters())
+    assert not any(isinstance(module, nn.Linear) for module in twin.modules())
+    assert any(isinstance(module, nn.Linear) for module in full.modules())
 
 
 def test_the_share_of_attention_is_that_of_the_weights(idle_dir):
@@ -69,18 +108,34 @@ def test_the_share_of_attention_is_that_of_the_weights(idle_dir):
 
 @pytest.mark.parametrize("coupling", [0.3, 0.6, 0.9])
 def test_a_cheaper_or_more_alike_slim_costs_less_a_token(coupling):
-    now = predict(TIMES, Assumed(), 0.6, coupling)
-    assert predict(TIMES, Assumed(), 0.5, coupling).three_tier_s < now.three_tier_s
-    assert predict(TIMES, Assumed(), 0.6, coupling + 0.05).three_tier_s < now.three_tier_s
-    assert predict(TIMES, Assumed(healing=0.5), 0.6, coupling).three_tier_s < now.three_tier_s
+    now = predict(STEPS, Assumed(), 0.6, coupling)
+    assert predict(STEPS, Assumed(), 0.5, coupling).three_tier_s < now.three_tier_s
+    assert predict(STEPS, Assumed(), 0.6, coupling + 0.05).three_tier_s < now.three_tier_s
+    assert predict(STEPS, Assumed(healing=0.5), 0.6, coupling).three_tier_s < now.three_tier_s
+    int8 = predict(STEPS, Assumed(), 0.6, coupling, int8=True)
+    assert int8.three_tier_s < now.three_tier_s
+    assert (int8.off_s, int8.two_tier_s) == (now.off_s, now.two_tier_s)
+    assert int8.slim_cost == pytest.approx((0.003 + 0.6 * 0.017) / 0.030)
     assert now.off_s == pytest.approx(TIMES.full_1_s)
     assert now.slim_cost == pytest.approx((0.004 + 0.6 * 0.026) / 0.030)
 
 
 def test_measured_steps_are_times(idle_dir):
-    times = measure_steps(bench(idle_dir))
-    assert times.head_1_s > 0
-    assert times.full_1_s > 0
+    steps = measure_steps(bench(idle_dir), int8=True)
+    for times in (steps.dense, steps.int8):
+        assert times is not None
+        assert times.head_1_s > 0
+        assert times.full_1_s > 0
+    assert steps_of(json.loads(json.dumps(fields_of(steps))), int8=True) == steps
+    assert measure_steps(bench(idle_dir)).int8 is None
+
+
+def test_step_times_without_int8_do_for_a_search_without(tmp_path):
+    path = tmp_path / "steps.json"
+    path.write_text(json.dumps(fields_of(Steps(TIMES))))
+    assert read_steps(path) == Steps(TIMES)
+    with pytest.raises(ModelError, match="and int8 with the same: KeyError"):
+        read_steps(path, int8=True)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"full_1_s": "x"}'])
@@ -99,7 +154,7 @@ def test_prompts_are_answered_once_and_as_a_plain_forward_would(idle_dir, tmp_pa
     again = answered(bench(idle_dir), ["ignored"], 24, 0, path)
     assert torch.equal(chats.ids, again.ids)
     judged = Judge(bench(idle_dir), split_rows([chats], (10,), 24))
-    whole = Candidates(SPACE, "any", 0.25).route(SPACE.whole)
+    whole = Candidates(SPACE, "any", 0.25).route(Candidate(SPACE.whole))
     assert judged.judge(whole, 0).agreement == 1
 
 
@@ -118,7 +173,7 @@ def test_the_command_finds_the_planted_route_and_goes_on(
         monkeypatch.setattr("cluster.trio.routes.job.judges", here)
     out = tmp_path / "route.json"
     steps = tmp_path / "steps.json"
-    steps.write_text(json.dumps({n: getattr(TIMES, n) for n in StepTimes.__annotations__}))
+    steps.write_text(json.dumps(fields_of(Steps(TIMES))))
     options = (
         f"--layers 4 --candidates 4 --rows 100 --held-out-rows 100 --chat-tokens 32 --workers 2 \
         --dtype float32 --references 2 --calibration {steps} --corpus {corpus_dir} --out {out}"
@@ -139,6 +194,32 @@ def test_the_command_finds_the_planted_route_and_goes_on(
     assert out.read_bytes() == found
 
 
+def test_int8_wins_where_it_is_faster_and_loses_where_it_is_not(
+    idle_dir, corpus_dir, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("cluster.trio.routes.job.judges", here)
+    for name, ratio in (("fast", 0.2), ("slow", 1.5)):
+        out, steps = tmp_path / f"{name}.json", tmp_path / "steps.json"
+        int8 = StepTimes(*(ratio * seconds for seconds in asdict(TIMES).values()))
+        steps.write_text(json.dumps(fields_of(Steps(TIMES, int8))))
+        options = (
+            f"--layers 4 --candidates 8 --rows 100 --held-out-rows 100 --chat-tokens 32 --int8 \
+            --dtype float32 --references 2 --calibration {steps} --corpus {corpus_dir} --out {out}"
+        )
+        told = CliRunner().invoke(cli, ["route", str(idle_dir), *options.split()])
+        assert told.exit_code == 0, told.output
+        route = checked_route(idle_dir, out).route
+        assert set(range(7)) - set(route.kept_layers) == set(IDLE)
+        assert route.weights == ("int8" if name == "fast" else None)
+        held_out = json.loads(told.stdout.splitlines()[-1])["held_out"]
+        own, other = (", int8", "") if name == "fast" else ("", ", int8")
+        assert {f"greedy{own}", f"same mask{other}", f"random{own}, mean of 2"} < held_out.keys()
+    without = options.replace(" --int8", "")
+    refused = CliRunner().invoke(cli, ["route", str(idle_dir), *without.split()])
+    assert isinstance(refused.exception, ModelError)
+    assert "was begun with int8 True, not None" in str(refused.exception)
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [
@@ -148,6 +229,8 @@ def test_the_command_finds_the_planted_route_and_goes_on(
         ("--corpus c --layers 7", "--layers: 7 to 7: give sizes from 2 to 6"),
         ("--corpus c --layers 5 --min-layers 3", "--layers: give it alone"),
         ("--corpus c --dtype int4", "--dtype int4: give one of float32, bfloat16, float16"),
+        ("--corpus c --int8 --objective kl", "--int8, --objective kl: int8 is only ever cheaper"),
+        ("--corpus c --int8 --objective agreement", "--int8, --objective agreement"),
         ("--corpus c --temperature 0", "--temperature 0: give a number above 0"),
     ],
 )

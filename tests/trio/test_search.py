@@ -1,12 +1,14 @@
 """Laws of the route search, with values from a formula instead of a model."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from actors.engine.route import ModelError
 from cluster.trio.likeness import Likeness
+from cluster.trio.routes.candidate import Candidate
 from cluster.trio.routes.candidates import Candidates
 from cluster.trio.routes.journal import Journal
 from cluster.trio.routes.ledger import HELD_OUT, Ledger
@@ -30,18 +32,21 @@ def worth(kept: tuple[int, ...]) -> float:
 
 
 class Judges:
-    """Answer by `worth`; `ends_after` candidates they are killed."""
+    """Answer by `worth`, and that int8 is worth `int8` more; `ends_after` candidates they are
+    killed."""
 
-    def __init__(self, ends_after: int = 10**6):
-        self.judged: list[tuple[int, ...]] = []
+    def __init__(self, ends_after: int = 10**6, int8: float = 0.0):
+        self.judged: list[tuple[tuple[int, ...], str | None]] = []
         self.ends_after = ends_after
+        self.int8 = int8
 
     def __call__(self, routes, which):
         for route in routes:
             if len(self.judged) == self.ends_after:
                 raise Killed
-            self.judged.append(route.kept_layers)
-            yield Likeness(100, worth(route.kept_layers), 0.5, 0.5, 0.0, 0.0)
+            self.judged.append((route.kept_layers, route.weights))
+            value = worth(route.kept_layers) + (self.int8 if route.weights else 0.0)
+            yield Likeness(100, value, 0.5, 0.5, 0.0, 0.0)
 
 
 def search(path, judges, settings=SETTINGS, model="toy"):
@@ -113,8 +118,8 @@ def test_what_was_measured_at_the_beginning_is_kept(tmp_path):
 def test_held_out_candidates_are_no_part_of_the_search(tmp_path):
     journal = Journal(tmp_path / "journal", {}, dict)
     ledger = Ledger(journal, Candidates(SPACE, "toy", 0.25), Judges())
-    mask = even_mask(SPACE, 6)
-    (seen,), (held,) = ledger.ask([("even", mask)]), ledger.ask([("even", mask)], HELD_OUT)
+    even = Candidate(even_mask(SPACE, 6))
+    (seen,), (held,) = ledger.ask([("even", even)]), ledger.ask([("even", even)], HELD_OUT)
     assert (seen.held_out, held.held_out) == (False, True)
     lines = (tmp_path / "journal").read_text().splitlines()[1:]
     assert [json.loads(line)["held_out"] for line in lines] == [False, True]
@@ -122,7 +127,7 @@ def test_held_out_candidates_are_no_part_of_the_search(tmp_path):
 
 def test_only_allowed_sizes_can_win(tmp_path):
     best, entries = search(tmp_path / "journal", Judges())
-    assert sum(best.mask) == 4
+    assert best.candidate.size == 4
     assert {entry.kind for entry in entries} >= {"single", "greedy", "rescored", "even", "bayes"}
 
 
@@ -141,3 +146,35 @@ def test_every_theta_th_candidate_is_bayesian(tmp_path, local_frac):
     kinds = [e.kind for e in entries if e.kind in ("random", "local", "bayes")]
     other = "local" if local_frac else "random"
     assert kinds == [other, other, other, "bayes"] * 4
+
+
+INT8 = replace(SETTINGS, int8=True)
+
+
+@pytest.mark.parametrize(("worth_more", "wins"), [(0.5, True), (-0.5, False)])
+def test_int8_wins_only_where_it_is_worth_more(tmp_path, worth_more, wins):
+    best, entries = search(tmp_path / "journal", Judges(int8=worth_more), INT8)
+    assert best.candidate.int8 is wins
+    assert {e.kind for e in entries if e.int8} >= {"twin", "local", "random"}
+    assert {e.kind for e in entries if not e.int8} >= {"single", "greedy", "local", "random"}
+
+
+def test_a_killed_int8_search_goes_on_and_tells_both_weights_apart(tmp_path):
+    whole, first, second = Judges(int8=0.1), Judges(28, int8=0.1), Judges(int8=0.1)
+    expected = search(tmp_path / "whole", whole, INT8)
+    with pytest.raises(Killed):
+        search(tmp_path / "broken", first, INT8)
+    assert search(tmp_path / "broken", second, INT8) == expected
+    assert first.judged + second.judged == whole.judged
+    assert len(set(whole.judged)) == len(whole.judged)
+
+
+def test_a_journal_from_before_int8_goes_on(tmp_path):
+    expected = search(tmp_path / "whole", Judges())
+    lines = [json.loads(line) for line in (tmp_path / "whole").read_text().splitlines()]
+    for entry in lines[1:]:
+        assert entry.pop("int8") is False
+    old = "".join(json.dumps(line) + "\n" for line in lines)
+    (tmp_path / "old").write_text(old)
+    assert search(tmp_path / "old", Judges(ends_after=0)) == expected
+    assert (tmp_path / "old").read_text() == old

@@ -1,4 +1,4 @@
-"""A mask as a route, and what it costs: between the pure search and the models it judges."""
+"""A candidate as a route, and what it costs: between the pure search and the models it judges."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from safetensors import safe_open
 
 from actors.engine.loader import readable
 from actors.engine.route import Route
+from cluster.trio.routes.candidate import Candidate
 from policies.masks import Mask, Space
 
 
@@ -22,8 +23,9 @@ class Candidates:
     fingerprint: str
     attention_share: float
 
-    def route(self, mask: Mask) -> Route:
-        """The candidate, without figures."""
+    def route(self, candidate: Candidate) -> Route:
+        """Without figures."""
+        mask = candidate.mask
         halves = {
             "no_attention": self.space.skipped(mask, 0),
             "no_mlp": self.space.skipped(mask, 1),
@@ -33,6 +35,7 @@ class Candidates:
             model_fingerprint=self.fingerprint,
             num_layers=self.space.num_layers,
             kept_layers=self.space.kept_layers(mask),
+            weights="int8" if candidate.int8 else None,
             **fields,
         )
 

@@ -25,6 +25,9 @@ def route(
     min_layers: Annotated[int, typer.Option(help="0: a third of them.")] = 0,
     max_layers: Annotated[int, typer.Option(help="0: all but one.")] = 0,
     halves: Annotated[bool, typer.Option(help="Attention and MLP apart.")] = False,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Weight-only int8 candidates as well.")
+    ] = False,
     objective: Annotated[
         str, typer.Option(help="cost (of a token), kl (the paper's R), agreement.")
     ] = "cost",
@@ -80,6 +83,11 @@ def route(
 
     if objective not in OBJECTIVES:
         raise ConfigError(f"--objective {objective}: give one of {', '.join(OBJECTIVES)}")
+    if int8 and objective != "cost":
+        raise ConfigError(
+            f"--int8, --objective {objective}: int8 is only ever cheaper, and that counts in"
+            " --objective cost alone"
+        )
     model_dir = model_dir_of(model)
     sizes = _sizes(load_config(model_dir).num_hidden_layers, layers, min_layers, max_layers)
     staff = Staff(workers or max(1, (os.cpu_count() or 1) // threads), gpus, address)
@@ -87,7 +95,7 @@ def route(
         bench=Bench(model_dir, dtype, device, threads, temperature),
         text=Text(corpus, prompts, rows, held_out_rows, chat_tokens),
         out=out,
-        search=SearchSettings(sizes, candidates, theta, local, lookahead, seed),
+        search=SearchSettings(sizes, candidates, theta, local, lookahead, seed, int8),
         halves=halves,
         objective=objective,
         assumed=Assumed(a0, a1, draft_cost, hop_ms / 1000, healing),

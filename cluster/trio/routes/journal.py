@@ -15,6 +15,8 @@ from typing import Any
 from actors.engine.route import ModelError
 from cluster.trio.begun import other_settings
 from cluster.trio.likeness import Likeness
+from cluster.trio.routes.candidate import Candidate
+from policies.masks import from_text, to_text
 
 FORMAT = "viaserve-route-journal-1"
 
@@ -22,12 +24,24 @@ FORMAT = "viaserve-route-journal-1"
 @dataclass(frozen=True, slots=True)
 class Entry:
     """`kind`: what proposed the candidate; `mask`: `policies.masks.to_text`; `held_out`: judged
-    by the rows that the search does not see."""
+    by the rows that the search does not see; `int8`: its weights, which lines of searches before
+    there were such do not name."""
 
     kind: str
     mask: str
     likeness: Likeness
     held_out: bool = False
+    int8: bool = False
+
+    @classmethod
+    def of(cls, kind: str, candidate: Candidate, likeness: Likeness, held_out: bool) -> Entry:
+        """A candidate that was judged."""
+        return cls(kind, to_text(candidate.mask), likeness, held_out, candidate.int8)
+
+    @property
+    def candidate(self) -> Candidate:
+        """What was judged."""
+        return Candidate(from_text(self.mask), self.int8)
 
 
 class Journal:
@@ -39,7 +53,7 @@ class Journal:
         """Begin or go on; `measure` is asked at the beginning only. ModelError where the file
         belongs to a search with other settings."""
         self._path = path
-        self.known: dict[tuple[bool, str], Entry] = {}
+        self.known: dict[tuple[bool, Candidate], Entry] = {}
         lines = _whole_lines(path)
         ours = json.loads(json.dumps(settings))
         if not lines:
@@ -62,7 +76,7 @@ class Journal:
         _write_line(self._path, asdict(entry))
 
     def _know(self, entry: Entry) -> None:
-        self.known[entry.held_out, entry.mask] = entry
+        self.known[entry.held_out, entry.candidate] = entry
 
 
 def _whole_lines(path: Path) -> list[bytes]:

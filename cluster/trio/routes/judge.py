@@ -1,6 +1,7 @@
 """Judges a candidate route: how like full it chooses, over prepared rows.
 
-One model in memory; a candidate shares its tensors, so it costs nothing but its forwards.
+One model in memory, and a second time with int8 linears once such a candidate comes; candidates
+share the tensors, so they cost nothing but their forwards.
 Stock attention, no cache: this is text that is written already.
 """
 
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from actors.engine.int8 import int8_twin
 from actors.engine.loader import DTYPES, load_config, readable, slim_of
 from actors.engine.route import Route
 from cluster.trio.likeness import Likeness, likeness, mean
@@ -45,6 +47,7 @@ class Judge:
         torch.set_num_threads(bench.threads)
         self._bench, self._sets = bench, sets
         self._full = load_stock(bench.model_dir, bench.dtype, bench.device)
+        self._int8: PreTrainedModel | None = None
         head = load_head(bench.model_dir, DTYPES[bench.dtype])
         self._head = Head(head.weight.to(self._full.device), head.softcap)
         self._chunk = _CHUNK_ROWS if self._full.device.type == "cpu" else _CHUNK_ROWS_GPU
@@ -53,7 +56,7 @@ class Judge:
     def judge(self, route: Route, which: int) -> Likeness:
         """Of the candidate, over the set with number `which`."""
         rows = self._sets[which]
-        slim = slim_of(self._full, route, None)
+        slim = slim_of(self._of_weights(route.weights), route, None)
         batch = max(1, _BATCH_TOKENS // rows.ids.shape[1])
         hidden = torch.cat(
             [
@@ -63,12 +66,20 @@ class Judge:
         )
         pairs = zip(hidden.split(self._chunk), rows.hidden.split(self._chunk), strict=True)
         return mean(
-            self._likeness(of_slim, of_full.to(hidden.device)) for of_slim, of_full in pairs
+            likeness(
+                self._head.capped(slim.lm_head(of_slim)),
+                self._head.logits(of_full.to(hidden.device)),
+                self._bench.temperature,
+            )
+            for of_slim, of_full in pairs
         )
 
-    def _likeness(self, of_slim: torch.Tensor, of_full: torch.Tensor) -> Likeness:
-        slim, full = self._head.logits(of_slim), self._head.logits(of_full)
-        return likeness(slim, full, self._bench.temperature)
+    def _of_weights(self, weights: str | None) -> PreTrainedModel:
+        if weights is None:
+            return self._full
+        if self._int8 is None:
+            self._int8 = int8_twin(self._full)
+        return self._int8
 
 
 def load_stock(model_dir: Path, dtype: str, device: str) -> PreTrainedModel:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from cluster.trio.routes.candidate import Candidate
 from cluster.trio.routes.candidates import Candidates
 from cluster.trio.routes.journal import Entry, Journal
 from cluster.trio.routes.judges import JudgeAll
-from cluster.trio.routes.objective import Assumed, Objective, Prediction, StepTimes, predict, value
+from cluster.trio.routes.objective import Assumed, Objective, Prediction, Steps, predict, value
 from cluster.trio.routes.search import Proposed
-from policies.masks import from_text, to_text
 
 SEARCHED, HELD_OUT = 0, 1
 """Numbers of the two sets of rows."""
@@ -21,14 +21,15 @@ class Scale:
     """What a judged candidate is worth."""
 
     candidates: Candidates
-    times: StepTimes
+    steps: Steps
     assumed: Assumed
     objective: Objective
 
     def predict(self, entry: Entry) -> Prediction:
         """Its likeness, in seconds."""
-        share = self.candidates.share(from_text(entry.mask))
-        return predict(self.times, self.assumed, share, entry.likeness.coupling)
+        share = self.candidates.share(entry.candidate.mask)
+        coupling = entry.likeness.coupling
+        return predict(self.steps, self.assumed, share, coupling, entry.int8)
 
     def value(self, entry: Entry) -> float:
         """Less is better."""
@@ -47,18 +48,20 @@ class Ledger:
     ) -> None:
         self._journal, self._candidates, self._judge_all = journal, candidates, judge_all
         self._saw = saw
-        self._asked: set[tuple[bool, str]] = set()
+        self._asked: set[tuple[bool, Candidate]] = set()
         self.entries: list[Entry] = []
 
     def ask(self, proposed: Sequence[Proposed], which: int = SEARCHED) -> list[Entry]:
         """Their entries; what the journal does not have is judged and written there."""
         held_out, known = which == HELD_OUT, self._journal.known
-        keys = [(held_out, to_text(mask)) for _, mask in proposed]
-        missing = {mask: kind for kind, mask in proposed if (held_out, to_text(mask)) not in known}
-        judged = self._judge_all([self._candidates.route(mask) for mask in missing], which)
-        for key, (kind, _) in zip(keys, proposed, strict=True):
+        keys = [(held_out, candidate) for _, candidate in proposed]
+        missing = dict.fromkeys(
+            candidate for key, candidate in keys if (key, candidate) not in known
+        )
+        judged = self._judge_all([self._candidates.route(c) for c in missing], which)
+        for key, (kind, candidate) in zip(keys, proposed, strict=True):
             if key not in known:
-                self._journal.add(Entry(kind, key[1], next(judged), held_out))
+                self._journal.add(Entry.of(kind, candidate, next(judged), held_out))
             if key not in self._asked:
                 self._asked.add(key)
                 self.entries.append(known[key])

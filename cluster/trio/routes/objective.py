@@ -41,6 +41,21 @@ class StepTimes:
 
 
 @dataclass(frozen=True, slots=True)
+class Steps:
+    """Of the model as it is, and with int8 linears where that was measured."""
+
+    dense: StepTimes
+    int8: StepTimes | None = None
+
+    def of(self, int8: bool) -> StepTimes:
+        """What a slim with such weights costs."""
+        if not int8:
+            return self.dense
+        assert self.int8 is not None
+        return self.int8
+
+
+@dataclass(frozen=True, slots=True)
 class Assumed:
     """What a search cannot see. a0 = M(draft, full); a1 = M(draft, slim); `draft_cost`: a
     draft's step over full's; `hop_s`: full's way there and back; `healing`: see the module."""
@@ -62,9 +77,12 @@ class Prediction:
     three_tier_s: float
 
 
-def predict(times: StepTimes, assumed: Assumed, share: float, coupling: float) -> Prediction:
-    """By DESIGN section 4 for one session: the best shape of each plan, with a2 = `coupling`."""
-    full, slim = times.forward_s(1.0), times.forward_s(share)
+def predict(
+    steps: Steps, assumed: Assumed, share: float, coupling: float, int8: bool = False
+) -> Prediction:
+    """By DESIGN section 4 for one session: the best shape of each plan, with a2 = `coupling`.
+    `int8`: of a slim with such weights; full is never."""
+    full, slim = steps.dense.forward_s(1.0), steps.of(int8).forward_s(share)
     draft_s = assumed.draft_cost * full(1)
     a2 = coupling + assumed.healing * (1 - coupling)
     model = CostModel(

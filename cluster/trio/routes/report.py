@@ -21,18 +21,20 @@ from cluster.trio.likeness import Likeness
 from cluster.trio.routes.job import Found
 from cluster.trio.routes.journal import Entry
 from cluster.trio.routes.ledger import Scale
-from policies.masks import from_text
 
 _MEASURES = tuple(field.name for field in fields(Likeness) if field.name != "rows")
 
 
 def route_of(found: Found, seed: int) -> Route:
     """The winner with its figures, all but `candidates` and `seed` from held-out rows."""
-    mask = from_text(found.best.mask)
-    candidates = found.scale.candidates
+    best, candidates = found.best.candidate, found.scale.candidates
     figures = asdict(found.best.likeness) | asdict(found.scale.predict(found.best))
-    more = {"candidates": len(found.searched), "seed": seed, "kept_share": candidates.share(mask)}
-    return candidates.route(mask).model_copy(
+    more = {
+        "candidates": len(found.searched),
+        "seed": seed,
+        "kept_share": candidates.share(best.mask),
+    }
+    return candidates.route(best).model_copy(
         update={"figures": {k: float(v) for k, v in (figures | more).items()}}
     )
 
@@ -49,9 +51,9 @@ def rows_of(found: Found) -> Iterator[tuple[str, dict[str, float]]]:
     """(name, figures on held-out rows) of the winner and its rivals; of several the mean and
     the best by what the search minimises."""
     scale = found.scale
-    yield f"route ({_origin(found)})", _figures(scale, found.best)
-    for name, entries in found.rivals.items():
-        told = [_figures(scale, entry) for entry in entries]
+    yield _told(f"route ({_origin(found)})", found.best), _figures(scale, found.best)
+    for made, entries in found.rivals.items():
+        name, told = _told(made, entries[0]), [_figures(scale, entry) for entry in entries]
         if len(entries) == 1:
             yield name, told[0]
             continue
@@ -61,7 +63,7 @@ def rows_of(found: Found) -> Iterator[tuple[str, dict[str, float]]]:
 
 def render(found: Found) -> str:
     """The table of the winner and its rivals."""
-    kept = len(found.scale.candidates.space.kept_layers(from_text(found.best.mask)))
+    kept = len(found.scale.candidates.space.kept_layers(found.best.candidate.mask))
     table = Table(title=f"{kept} layers, {found.best.likeness.rows} held-out rows")
     for at, name in enumerate(("mask", *_figures(found.scale, found.best))):
         table.add_column(name, justify="right" if at else "left")
@@ -84,12 +86,14 @@ def draw(found: Found, path: Path) -> None:
     FigureCanvasAgg(figure)
     axes: Any = figure.subplots()
     points = [_point(found.scale, entry) for entry in found.searched]
-    for kind in dict.fromkeys(entry.kind for entry in found.searched):
-        of_kind = [p for p, e in zip(points, found.searched, strict=True) if e.kind == kind]
-        axes.scatter(*zip(*of_kind, strict=True), s=22, alpha=0.6, label=kind)
+    kinds = [(_told(entry.kind, entry), entry.int8) for entry in found.searched]
+    for kind, int8 in dict.fromkeys(kinds):
+        of_kind = [point for point, told in zip(points, kinds, strict=True) if told[0] == kind]
+        marker = "^" if int8 else "o"
+        axes.scatter(*zip(*of_kind, strict=True), s=22, alpha=0.6, marker=marker, label=kind)
     edge = sorted(points[i] for i in frontier([(-cost, agreement) for cost, agreement in points]))
     axes.plot(*zip(*edge, strict=True), color="0.5", linewidth=1.2, zorder=1, label="frontier")
-    for (name, entries), marker in zip(found.rivals.items(), "sXD", strict=False):
+    for (name, entries), marker in zip(found.rivals.items(), "sXDP", strict=False):
         told = [_point(found.scale, entry) for entry in entries]
         axes.scatter(
             *zip(*told, strict=True),
@@ -97,10 +101,11 @@ def draw(found: Found, path: Path) -> None:
             s=60,
             facecolor="none",
             edgecolor="black",
-            label=f"{name}, held out",
+            label=f"{_told(name, entries[0])}, held out",
         )
     best = _point(found.scale, found.best)
-    axes.scatter(*best, marker="*", s=190, color="tab:red", zorder=4, label="route, held out")
+    label = f"{_told('route', found.best)}, held out"
+    axes.scatter(*best, marker="*", s=190, color="tab:red", zorder=4, label=label)
     axes.set_xlabel("a step of slim over one of full (less is better)")
     axes.set_ylabel("argmax agreement with full")
     axes.grid(alpha=0.25)
@@ -116,7 +121,11 @@ def _point(scale: Scale, entry: Entry) -> tuple[float, float]:
 
 
 def _origin(found: Found) -> str:
-    return next(e.kind for e in found.searched if e.mask == found.best.mask)
+    return next(e.kind for e in found.searched if e.candidate == found.best.candidate)
+
+
+def _told(name: str, entry: Entry) -> str:
+    return f"{name}, int8" if entry.int8 else name
 
 
 def _figures(scale: Scale, entry: Entry) -> dict[str, float]:
