@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -122,7 +123,7 @@ def check(config: Config) -> Facts:
         config=config,
         model_dir=model_dir,
         fingerprint=_fingerprint(model_dir),
-        dtype=_dtype(config),
+        dtype=resolved_dtype(config.model.dtype, {p.device for p in config.pools.values()}),
         sources=_sources(config, model_dir),
         eos_ids=_eos_ids(model_dir, tokenizer),
         vocab_size=model.vocab_size,
@@ -164,10 +165,11 @@ def model_dir_of(path: str) -> Path:
     return fetch_gguf(resolved) if resolved.suffix == ".gguf" else resolved
 
 
-def _dtype(config: Config) -> str:
-    if config.model.dtype != "auto":
-        return config.model.dtype
-    if any(pool.device != "cpu" for pool in config.pools.values()):
+def resolved_dtype(dtype: str, devices: Iterable[str]) -> str:
+    """What "auto" is on such devices: what all of them compute fast. Others are themselves."""
+    if dtype != "auto":
+        return dtype
+    if any(device != "cpu" for device in devices):
         return "bfloat16"
     return "bfloat16" if torch.cpu._is_avx512_bf16_supported() else "float32"
 

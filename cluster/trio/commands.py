@@ -16,7 +16,7 @@ OPENERS = Path(__file__).parent / "text" / "openers.txt"
 """Beginnings of questions of the kinds that Spec-Bench has: conversation, translation,
 summarisation, question answering, maths, text with passages."""
 
-_DTYPES = ("float32", "bfloat16", "float16")
+DTYPE_HELP = "auto, float32, bfloat16 or float16; auto: bfloat16 where the processor has it."
 MODEL_HELP = "A model folder, a GGUF file, or `default`, the embedded model."
 
 
@@ -28,7 +28,7 @@ def corpus(
     tokens: Annotated[int, typer.Option(min=64, help="Of each chat.")] = 384,
     openers: Annotated[Path, typer.Option(help="Beginnings of questions, one a line.")] = OPENERS,
     seed: Annotated[int, typer.Option()] = 0,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "bfloat16",
+    dtype: Annotated[str, typer.Option(help=DTYPE_HELP)] = "auto",
     device: Annotated[str, typer.Option()] = "cpu",
     threads: Annotated[int, typer.Option(help="Compute threads; 0: all cores.")] = 0,
 ) -> None:
@@ -38,8 +38,7 @@ def corpus(
     from cluster.trio.text.write import CorpusJob, write_corpus
 
     _use(threads, device)
-    if dtype not in _DTYPES:
-        raise ConfigError(f"--dtype {dtype}: give {', '.join(_DTYPES)}")
+    dtype = dtype_for(dtype, device)
     lines = _lines(openers)
     recipe = Recipe(tokens=tokens)
     write_corpus(
@@ -138,6 +137,17 @@ def heal(
     )
     with Watch(tokens) as watch:
         run(job, watch)
+
+
+def dtype_for(asked: str, device: str) -> str:
+    """The type that `--dtype` means on a device; ConfigError where it means none."""
+    from actors.engine.loader import DTYPES
+    from cluster.preflight import resolved_dtype
+
+    dtype = resolved_dtype(asked, [device])
+    if dtype not in DTYPES:
+        raise ConfigError(f"--dtype {asked}: give one of auto, {', '.join(DTYPES)}")
+    return dtype
 
 
 def _use(threads: int, device: str) -> None:

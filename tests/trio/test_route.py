@@ -220,6 +220,24 @@ def test_int8_wins_where_it_is_faster_and_loses_where_it_is_not(
     assert "was begun with int8 True, not None" in str(refused.exception)
 
 
+@pytest.mark.parametrize(("has_bf16", "told"), [(True, "bfloat16"), (False, "float32")])
+def test_the_default_type_is_what_the_processor_computes_fast(
+    idle_dir, corpus_dir, tmp_path, monkeypatch, has_bf16, told
+):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_bf16)
+    monkeypatch.setattr("cluster.trio.routes.job.judges", here)
+    steps = tmp_path / "steps.json"
+    steps.write_text(json.dumps(fields_of(Steps(TIMES))))
+    options = f"--layers 4 --candidates 0 --lookahead 0 --rows 20 --held-out-rows 20 --corpus \
+        {corpus_dir} --calibration {steps} --references 1 --out {tmp_path / 'route.json'}"
+    assert CliRunner().invoke(cli, ["route", str(idle_dir), *options.split()]).exit_code == 0
+    head = (tmp_path / "route.journal.jsonl").read_text().splitlines()[0]
+    assert json.loads(head)["settings"]["dtype"] == told
+    options = f"--shards 1 --chats 2 --tokens 64 --out {tmp_path}"
+    assert CliRunner().invoke(cli, ["corpus", str(idle_dir), *options.split()]).exit_code == 0
+    assert json.loads((tmp_path / "recipe.json").read_text())["dtype"] == told
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [
@@ -228,7 +246,7 @@ def test_int8_wins_where_it_is_faster_and_loses_where_it_is_not(
         ("--corpus c --objective fast", "--objective fast: give one of cost, kl, agreement"),
         ("--corpus c --layers 7", "--layers: 7 to 7: give sizes from 2 to 6"),
         ("--corpus c --layers 5 --min-layers 3", "--layers: give it alone"),
-        ("--corpus c --dtype int4", "--dtype int4: give one of float32, bfloat16, float16"),
+        ("--corpus c --dtype int4", "--dtype int4: give one of auto, float32, bfloat16, float16"),
         ("--corpus c --int8 --objective kl", "--int8, --objective kl: int8 is only ever cheaper"),
         ("--corpus c --int8 --objective agreement", "--int8, --objective agreement"),
         ("--corpus c --temperature 0", "--temperature 0: give a number above 0"),

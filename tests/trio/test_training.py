@@ -232,7 +232,7 @@ def test_a_batch_larger_than_a_shard_is_refused(idle_dir, corpus_dir, tmp_path):
         ("distill", ["--kept", "0,x"], "--kept 0,x"),
         ("distill", ["--device", "nowhere"], "--device nowhere"),
         ("corpus", ["--openers", "/nowhere.txt"], "--openers /nowhere.txt"),
-        ("corpus", ["--dtype", "int3"], "--dtype int3: give float32"),
+        ("corpus", ["--dtype", "int3"], "--dtype int3: give one of auto, float32"),
     ],
 )
 def test_a_bad_option_is_named(idle_dir, corpus_dir, tmp_path, command, options, told):

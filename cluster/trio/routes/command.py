@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from cluster.config import ConfigError
-from cluster.trio.commands import MODEL_HELP
+from cluster.trio.commands import DTYPE_HELP, MODEL_HELP, dtype_for
 
 
 def route(
@@ -58,7 +58,7 @@ def route(
     threads: Annotated[int, typer.Option(min=1, help="Of each worker.")] = 1,
     address: Annotated[str | None, typer.Option(help="A running Ray cluster.")] = None,
     gpus: Annotated[float, typer.Option(min=0, help="Of each worker.")] = 0.0,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "bfloat16",
+    dtype: Annotated[str, typer.Option(help=DTYPE_HELP)] = "auto",
     device: Annotated[str, typer.Option()] = "cpu",
     seed: Annotated[int, typer.Option()] = 0,
     plot: Annotated[Path | None, typer.Option(help="A PNG; default: beside the route.")] = None,
@@ -67,8 +67,7 @@ def route(
     """Search which layers a slim verifier keeps; a table on held-out rows, then one JSON line."""
     if (corpus is None) == (prompts is None):
         raise ConfigError("--corpus, --prompts: give one of them")
-    if dtype not in ("float32", "bfloat16", "float16"):
-        raise ConfigError(f"--dtype {dtype}: give one of float32, bfloat16, float16")
+    dtype = dtype_for(dtype, device)
     if temperature <= 0:
         raise ConfigError(f"--temperature {temperature:g}: give a number above 0")
     from actors.engine.loader import load_config
