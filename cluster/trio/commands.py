@@ -19,6 +19,15 @@ summarisation, question answering, maths, text with passages."""
 DTYPE_HELP = "auto, float32, bfloat16 or float16; auto: bfloat16 where the processor has it."
 MODEL_HELP = "A model folder, a GGUF file, or `default`, the embedded model."
 
+TextOption = Annotated[Path, typer.Option("--corpus", help="What `corpus` wrote.")]
+TokensOption = Annotated[int, typer.Option(min=1, help="To read, several times over.")]
+RateOption = Annotated[float, typer.Option(help="Peak learning rate.")]
+BatchOption = Annotated[int, typer.Option(min=1, help="Chats of a step.")]
+LossOption = Annotated[str, typer.Option(help="kl, tv or mixed.")]
+ShardsOption = Annotated[int | None, typer.Option(min=1, help="At most so many of the text.")]
+TemperatureOption = Annotated[float, typer.Option(help="Of the figures.")]
+ThreadsOption = Annotated[int, typer.Option(help="Compute threads; 0: all cores.")]
+
 
 def corpus(
     model: Annotated[str, typer.Argument(help=MODEL_HELP)],
@@ -30,7 +39,7 @@ def corpus(
     seed: Annotated[int, typer.Option()] = 0,
     dtype: Annotated[str, typer.Option(help=DTYPE_HELP)] = "auto",
     device: Annotated[str, typer.Option()] = "cpu",
-    threads: Annotated[int, typer.Option(help="Compute threads; 0: all cores.")] = 0,
+    threads: ThreadsOption = 0,
 ) -> None:
     """Let a model write chats with itself; go on where a run before was ended."""
     from cluster.preflight import model_dir_of
@@ -48,7 +57,7 @@ def corpus(
 
 def distill(
     model: Annotated[str, typer.Argument(help=MODEL_HELP)],
-    text: Annotated[Path, typer.Option("--corpus", help="What `corpus` wrote.")],
+    text: TextOption,
     out: Annotated[Path, typer.Option(help="The draft's route file, .json.")],
     layers: Annotated[int, typer.Option(min=1, help="How many of full's: first ones, last.")] = 3,
     kept: Annotated[str, typer.Option(help="Or which: comma-separated.")] = "",
@@ -60,19 +69,20 @@ def distill(
     ] = False,
     shortlist: Annotated[int, typer.Option(min=64, help="Ids of the draft's head.")] = 8192,
     weights: Annotated[str, typer.Option(help="int8, or empty for the model's own.")] = "",
-    tokens: Annotated[int, typer.Option(min=1, help="To read, several times over.")] = 4_000_000,
-    rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 1e-3,
-    batch: Annotated[int, typer.Option(min=1, help="Chats of a step.")] = 12,
-    loss: Annotated[str, typer.Option(help="kl, tv or mixed.")] = "mixed",
-    shards: Annotated[int | None, typer.Option(min=1, help="At most so many of the text.")] = None,
-    temperature: Annotated[float, typer.Option(help="Of the figures.")] = 0.8,
+    tokens: TokensOption = 4_000_000,
+    rate: RateOption = 1e-3,
+    batch: BatchOption = 12,
+    loss: LossOption = "mixed",
+    shards: ShardsOption = None,
+    temperature: TemperatureOption = 0.8,
     seed: Annotated[int, typer.Option()] = 0,
     device: Annotated[str, typer.Option()] = "cpu",
-    threads: Annotated[int, typer.Option(help="Compute threads; 0: all cores.")] = 0,
+    threads: ThreadsOption = 0,
 ) -> None:
     """Train a draft of a few of full's layers; go on where a run before was ended."""
     from actors.engine.loader import load_config
     from cluster.preflight import model_dir_of
+    from cluster.trio.learn.course import Course
     from cluster.trio.learn.distil import DistilJob, default_layers, distil
     from cluster.trio.learn.report import Watch
 
@@ -82,61 +92,55 @@ def distill(
     schedule = _schedule(tokens, batch, rate, loss, seed)
     model_dir = model_dir_of(model)
     chosen = _layers(kept) or default_layers(load_config(model_dir).num_hidden_layers, layers)
-    job = DistilJob(
+    course = Course(
         model_dir,
         text,
         _json(out),
-        chosen,
-        shortlist,
         schedule,
-        start=start,
-        reads=reads,
-        weights=weights or None,
+        shortlist=shortlist,
         shards=shards,
         temperature=temperature,
         device=device,
     )
     with Watch(tokens) as watch:
-        distil(job, watch)
+        distil(DistilJob(course, chosen, start, reads, weights or None), watch)
 
 
 def heal(
     route: Annotated[Path, typer.Argument(help="A route file.")],
-    text: Annotated[Path, typer.Option("--corpus", help="What `corpus` wrote.")],
+    text: TextOption,
     out: Annotated[Path, typer.Option(help="The healed route file, .json.")],
     model: Annotated[str, typer.Option(help=MODEL_HELP)] = "default",
-    rank: Annotated[int, typer.Option(min=1, help="Of the products added to the weights.")] = 16,
-    tokens: Annotated[int, typer.Option(min=1, help="To read, several times over.")] = 1_000_000,
-    rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 1e-3,
-    batch: Annotated[int, typer.Option(min=1, help="Chats of a step.")] = 8,
-    loss: Annotated[str, typer.Option(help="kl, tv or mixed.")] = "mixed",
-    shards: Annotated[int | None, typer.Option(min=1, help="At most so many of the text.")] = None,
-    temperature: Annotated[float, typer.Option(help="Of the figures.")] = 0.8,
+    rank: Annotated[int, typer.Option(min=1, help="Of the products added to the weights.")] = 32,
+    tokens: TokensOption = 1_000_000,
+    rate: RateOption = 1e-3,
+    batch: BatchOption = 8,
+    loss: LossOption = "mixed",
+    shards: ShardsOption = None,
+    temperature: TemperatureOption = 0.8,
     seed: Annotated[int, typer.Option()] = 0,
     device: Annotated[str, typer.Option()] = "cpu",
-    threads: Annotated[int, typer.Option(help="Compute threads; 0: all cores.")] = 0,
+    threads: ThreadsOption = 0,
 ) -> None:
     """Teach a route's slim to choose as full does; go on where a run before was ended."""
     from cluster.preflight import model_dir_of
+    from cluster.trio.learn.course import Course
     from cluster.trio.learn.heal import HealJob
     from cluster.trio.learn.heal import heal as run
     from cluster.trio.learn.report import Watch
 
     _use(threads, device)
-    schedule = _schedule(tokens, batch, rate, loss, seed)
-    job = HealJob(
+    course = Course(
         model_dir_of(model),
         text,
-        route,
         _json(out),
-        rank,
-        schedule,
+        _schedule(tokens, batch, rate, loss, seed),
         shards=shards,
         temperature=temperature,
         device=device,
     )
     with Watch(tokens) as watch:
-        run(job, watch)
+        run(HealJob(course, route, rank), watch)
 
 
 def dtype_for(asked: str, device: str) -> str:

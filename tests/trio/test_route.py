@@ -18,11 +18,12 @@ from cluster.config import ConfigError
 from cluster.trio.likeness import likeness
 from cluster.trio.routes.candidate import Candidate
 from cluster.trio.routes.candidates import Candidates, attention_share
-from cluster.trio.routes.judge import Bench, Judge, last_hidden, load_stock
+from cluster.trio.routes.judge import Bench, Judge, last_hidden
 from cluster.trio.routes.objective import Assumed, Steps, StepTimes, predict
 from cluster.trio.routes.prompts import answered
 from cluster.trio.routes.rows import split_rows
 from cluster.trio.routes.step_times import fields_of, measure_steps, read_steps, steps_of
+from cluster.trio.stock import load_stock
 from cluster.trio.teacher import load_head
 from cluster.trio.text.corpus import Corpus
 from policies.masks import Space, even_mask

@@ -17,6 +17,7 @@ from actors.engine.route import ModelError, Route, fingerprint, read_route
 from actors.engine.seam import Extend, Propose
 from cluster.__main__ import cli
 from cluster.config import ConfigError
+from cluster.trio.learn.course import Course
 from cluster.trio.learn.distil import DistilJob, default_layers, distil
 from cluster.trio.learn.heal import HealJob, heal
 from cluster.trio.learn.losses import LOSSES, loss_and_gradient
@@ -50,15 +51,19 @@ class Counting(Watch):
             raise Killed
 
 
-def distil_job(model: Path, corpus: Path, out: Path, **more) -> DistilJob:
-    return DistilJob(model, corpus, out, (0, 6), 200, SCHEDULE, temperature=1.0, **more)
+def distil_job(
+    model: Path, corpus: Path, out: Path, schedule: Schedule = SCHEDULE, **more
+) -> DistilJob:
+    course = Course(model, corpus, out, schedule, shortlist=200, temperature=1.0)
+    return DistilJob(course, (0, 6), **more)
 
 
 def heal_job(model: Path, corpus: Path, out: Path) -> HealJob:
     route = Route(model_fingerprint=fingerprint(model), num_layers=7, kept_layers=(0, 4, 6))
     path = out.with_name("bare.json")
     path.write_text(route.model_dump_json())
-    return HealJob(model, corpus, path, out, 8, SCHEDULE, shortlist=VOCAB, temperature=1.0)
+    course = Course(model, corpus, out, SCHEDULE, shortlist=VOCAB, temperature=1.0)
+    return HealJob(course, path, rank=8)
 
 
 @pytest.mark.parametrize("kind", LOSSES)
@@ -196,7 +201,7 @@ def test_a_checkpoint_of_another_schedule_is_refused(idle_dir, corpus_dir, tmp_p
     out = tmp_path / "draft.json"
     distil(distil_job(idle_dir, corpus_dir, out), Counting())
     other = Schedule(tokens=SCHEDULE.tokens, batch=CHATS, rate=1e-4)
-    job = DistilJob(idle_dir, corpus_dir, out, (0, 6), 200, other)
+    job = distil_job(idle_dir, corpus_dir, out, other)
     with pytest.raises(ModelError, match=r"rate 0\.003, not 0\.0001"):
         distil(job, Counting())
 
@@ -218,7 +223,7 @@ def test_a_draft_keeps_the_first_layers_and_the_last():
 
 def test_a_batch_larger_than_a_shard_is_refused(idle_dir, corpus_dir, tmp_path):
     large = Schedule(tokens=1000, batch=CHATS + 1)
-    job = DistilJob(idle_dir, corpus_dir, tmp_path / "draft.json", (0, 6), 200, large)
+    job = distil_job(idle_dir, corpus_dir, tmp_path / "draft.json", large)
     with pytest.raises(ModelError, match=f"a batch of {CHATS + 1}, but shards of {CHATS}"):
         distil(job, Counting())
 

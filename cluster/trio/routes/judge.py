@@ -10,16 +10,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from actors.engine.int8 import int8_twin
-from actors.engine.loader import DTYPES, load_config, readable, slim_of
+from actors.engine.loader import DTYPES, slim_of
 from actors.engine.route import Route
 from cluster.trio.likeness import Likeness, likeness, mean
 from cluster.trio.routes.rows import Rows
+from cluster.trio.stock import load_stock
 from cluster.trio.teacher import Head, load_head
 
 _BATCH_TOKENS = 2048
@@ -80,24 +80,6 @@ class Judge:
         if self._int8 is None:
             self._int8 = int8_twin(self._full)
         return self._int8
-
-
-def load_stock(model_dir: Path, dtype: str, device: str) -> PreTrainedModel:
-    """A whole model with transformers' own attention. Raises ModelError."""
-    config = load_config(model_dir)
-    # The fused attention has no soft cap.
-    capped = getattr(config, "attn_logit_softcapping", None) is not None
-    auto: Any = AutoModelForCausalLM
-    with readable(f"model {model_dir}"):
-        model = auto.from_pretrained(
-            model_dir,
-            dtype=DTYPES[dtype],
-            attn_implementation="eager" if capped else "sdpa",
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-        )
-        return model.to(torch.device(device)).eval()
 
 
 def last_hidden(model: PreTrainedModel, ids: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, PreTrainedModel
 
 from actors.engine.loader import readable
-from cluster.trio.routes.judge import Bench, last_hidden, load_stock
+from cluster.trio.routes.judge import Bench, last_hidden
+from cluster.trio.stock import load_stock
 from cluster.trio.text.lockstep import ANSWER, GIVEN, Chats
 
 _BATCH = 16

@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.progress import Progress
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 
-from actors.engine.loader import DTYPES, load_config, readable
+from actors.engine.loader import load_config, readable
 from actors.engine.route import fingerprint
+from cluster.trio.stock import load_stock
 from cluster.trio.text.corpus import Corpus
 from cluster.trio.text.lockstep import ATTENTION_NAME, Recipe, write_chats
 from cluster.trio.text.turns import turns_of
@@ -43,7 +43,8 @@ def write_corpus(job: CorpusJob) -> None:
     what = {"model": fingerprint(job.model_dir), "dtype": job.dtype, "seed": job.seed}
     corpus.claim(what | {"chats": job.chats, "openers": job.openers} | asdict(job.recipe))
     missing = sorted(set(range(job.shards)) - set(corpus.shards()))
-    model, tokenizer = _load(job)
+    tokenizer = _tokenizer(job.model_dir)
+    model: Any = load_stock(job.model_dir, job.dtype, job.device, ATTENTION_NAME)
     eos = model.generation_config.eos_token_id
     turns = turns_of(tokenizer, eos if isinstance(eos, list) else [eos])
     openers = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in job.openers]
@@ -65,16 +66,8 @@ def write_corpus(job: CorpusJob) -> None:
             corpus.write(index, written)
 
 
-def _load(job: CorpusJob) -> tuple[Any, Any]:
-    local: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
-    auto: Any = AutoModelForCausalLM
-    with readable(f"model {job.model_dir}"):
-        model = auto.from_pretrained(
-            job.model_dir,
-            dtype=DTYPES[job.dtype],
-            attn_implementation=ATTENTION_NAME,
-            use_safetensors=True,
-            **local,
+def _tokenizer(model_dir: Path) -> Any:
+    with readable(f"model {model_dir}: tokenizer"):
+        return AutoTokenizer.from_pretrained(
+            model_dir, trust_remote_code=False, local_files_only=True
         )
-        tokenizer = AutoTokenizer.from_pretrained(job.model_dir, **local)
-    return model.to(torch.device(job.device)).eval(), tokenizer
