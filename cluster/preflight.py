@@ -23,6 +23,7 @@ from actors.lookup import Lookup
 from actors.router import RouterSettings
 from cluster.config import ROOT, Config, ConfigError, DraftConfig, PoolConfig
 from cluster.fetch import fetch_default, fetch_gguf
+from cluster.trio.arithmetic import fast_dtype
 from policies.plan_settings import ControllerSettings
 from policies.vocabulary import Tier
 
@@ -166,12 +167,11 @@ def model_dir_of(path: str) -> Path:
 
 
 def resolved_dtype(dtype: str, devices: Iterable[str]) -> str:
-    """What "auto" is on such devices: what all of them compute fast. Others are themselves."""
+    """What "auto" is: bfloat16 where one of the devices computes it fast, else float32. Others
+    are themselves."""
     if dtype != "auto":
         return dtype
-    if any(device != "cpu" for device in devices):
-        return "bfloat16"
-    return "bfloat16" if torch.cpu._is_avx512_bf16_supported() else "float32"
+    return "bfloat16" if torch.bfloat16 in map(fast_dtype, devices) else "float32"
 
 
 def _sources(config: Config, model_dir: Path) -> dict[Tier, TierSource]:

@@ -148,7 +148,10 @@ def dtype_for(asked: str, device: str) -> str:
     from actors.engine.loader import DTYPES
     from cluster.preflight import resolved_dtype
 
-    dtype = resolved_dtype(asked, [device])
+    try:
+        dtype = resolved_dtype(asked, [device])
+    except RuntimeError as error:
+        raise ConfigError(f"--device {device}: {str(error).splitlines()[0]}") from None
     if dtype not in DTYPES:
         raise ConfigError(f"--dtype {asked}: give one of auto, {', '.join(DTYPES)}")
     return dtype

@@ -250,6 +250,7 @@ def test_the_default_type_is_what_the_processor_computes_fast(
         ("--corpus c --dtype int4", "--dtype int4: give one of auto, float32, bfloat16, float16"),
         ("--corpus c --int8 --objective kl", "--int8, --objective kl: int8 is only ever cheaper"),
         ("--corpus c --int8 --objective agreement", "--int8, --objective agreement"),
+        ("--corpus c --device nowhere", "--device nowhere: "),
         ("--corpus c --temperature 0", "--temperature 0: give a number above 0"),
     ],
 )
