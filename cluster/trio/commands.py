@@ -26,6 +26,7 @@ BatchOption = Annotated[int, typer.Option(min=1, help="Chats of a step.")]
 LossOption = Annotated[str, typer.Option(help="kl, tv or mixed.")]
 ShardsOption = Annotated[int | None, typer.Option(min=1, help="At most so many of the text.")]
 TemperatureOption = Annotated[float, typer.Option(help="Of the figures.")]
+CheckpointOption = Annotated[float, typer.Option(min=0, help="Seconds between checkpoints.")]
 ThreadsOption = Annotated[int, typer.Option(help="Compute threads; 0: all cores.")]
 
 
@@ -75,6 +76,7 @@ def distill(
     loss: LossOption = "mixed",
     shards: ShardsOption = None,
     temperature: TemperatureOption = 0.8,
+    checkpoint_s: CheckpointOption = 60.0,
     seed: Annotated[int, typer.Option()] = 0,
     device: Annotated[str, typer.Option()] = "cpu",
     threads: ThreadsOption = 0,
@@ -89,7 +91,7 @@ def distill(
     _use(threads, device)
     if weights not in ("", "int8"):
         raise ConfigError(f"--weights {weights}: give int8 or leave it out")
-    schedule = _schedule(tokens, batch, rate, loss, seed)
+    schedule = _schedule(tokens, batch, rate, loss, seed, checkpoint_s)
     model_dir = model_dir_of(model)
     chosen = _layers(kept) or default_layers(load_config(model_dir).num_hidden_layers, layers)
     course = Course(
@@ -118,6 +120,7 @@ def heal(
     loss: LossOption = "mixed",
     shards: ShardsOption = None,
     temperature: TemperatureOption = 0.8,
+    checkpoint_s: CheckpointOption = 60.0,
     seed: Annotated[int, typer.Option()] = 0,
     device: Annotated[str, typer.Option()] = "cpu",
     threads: ThreadsOption = 0,
@@ -134,7 +137,7 @@ def heal(
         model_dir_of(model),
         text,
         _json(out),
-        _schedule(tokens, batch, rate, loss, seed),
+        _schedule(tokens, batch, rate, loss, seed, checkpoint_s),
         shards=shards,
         temperature=temperature,
         device=device,
@@ -176,7 +179,9 @@ def _lines(path: Path) -> tuple[str, ...]:
     return tuple(line for line in text.splitlines() if line.strip())
 
 
-def _schedule(tokens: int, batch: int, rate: float, loss: str, seed: int) -> Schedule:
+def _schedule(
+    tokens: int, batch: int, rate: float, loss: str, seed: int, checkpoint_s: float
+) -> Schedule:
     from cluster.trio.learn.losses import LOSSES
     from cluster.trio.learn.train import Schedule
 
@@ -184,7 +189,9 @@ def _schedule(tokens: int, batch: int, rate: float, loss: str, seed: int) -> Sch
         raise ConfigError(f"--rate {rate:g}: give a number between 0 and 1, like 1e-3")
     if loss not in LOSSES:
         raise ConfigError(f"--loss {loss}: give {', '.join(LOSSES)}")
-    return Schedule(tokens=tokens, batch=batch, rate=rate, loss=loss, seed=seed)
+    return Schedule(
+        tokens=tokens, batch=batch, rate=rate, loss=loss, seed=seed, checkpoint_s=checkpoint_s
+    )
 
 
 def _layers(text: str) -> tuple[int, ...]:
