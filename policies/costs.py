@@ -29,12 +29,20 @@ class TierCost:
     """A tier's times. `forward_s`: seconds of one forward of so many rows. `call_s`: seconds
     of proposing without a forward (prompt lookup). `hop_s`: seconds of a call's way to its
     worker and back, waiting included. `spared_frac`: share of the draft's calls that need no
-    forward, where prompt lookup goes before a model."""
+    forward, where prompt lookup goes before a model. `crowd`: sessions that share its worker,
+    over those that share a worker of full. `price` of a second of it, in a session's own
+    seconds: above 1 where others wait for it (`policies.pressure`)."""
 
     forward_s: Callable[[float], float]
     call_s: float = 0.0
     hop_s: float = 0.0
     spared_frac: float = 0.0
+    crowd: float = 1.0
+    price: float = 1.0
+
+    def priced_s(self, sessions: float, rows: float = 1.0) -> float:
+        """A forward of `rows` rows of each of `sessions` sessions of a worker of full."""
+        return self.price * self.forward_s(self.crowd * sessions * rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +81,8 @@ class CostModel:
         return self.times.keys() >= {Tier.FULL, *kind.tiers}
 
     def cost(self, plan: Plan, load: int) -> float:
-        """Expected seconds per committed token where `load` sessions play `plan` together."""
+        """Expected seconds per committed token where `load` sessions play `plan` together, at
+        the prices of its tiers."""
         return (self.propose_s(plan, load) + self._full_s(plan, load)) / self.tokens(plan, load)
 
     def tokens(self, plan: Plan, load: int) -> float:
@@ -106,25 +115,25 @@ class CostModel:
         draft = self.times[Tier.DRAFT]
         # A model that is not sure ends its proposal early.
         drafted = max(plan.gamma * self.rates.length_frac, 1.0)
-        model_s = drafted * draft.forward_s(load)
+        model_s = drafted * draft.priced_s(load)
         draft_s = (1 - draft.spared_frac) * model_s + draft.call_s
         if plan.kind is PlanKind.TWO_TIER:
             return draft_s + draft.hop_s
         slim = self.times[Tier.SLIM]
         rows = 1 + plan.gamma * self.rates.hit_frac * self.rates.length_frac
-        passes, uncut = self._passes(plan, load)
-        inner_s = uncut * draft_s + passes * slim.forward_s(load * rows)
+        passes, uncut = self._passes(plan, max(round(load * slim.crowd), 1))
+        inner_s = uncut * draft_s + passes * slim.priced_s(load, rows)
         return inner_s + max(draft.hop_s, slim.hop_s)
 
     def _full_s(self, plan: Plan, load: int) -> float:
         full = self.times[Tier.FULL]
         if plan.kind is PlanKind.OFF:
-            return self.decode_tokens * full.forward_s(load) + full.hop_s
+            return self.decode_tokens * full.priced_s(load) + full.hop_s
         if plan.kind is PlanKind.TWO_TIER and load == 1:
             hit = self.rates.hit_frac
-            judged = full.forward_s(1 + plan.gamma * self.rates.length_frac)
-            return hit * judged + (1 - hit) * self._burst(load) * full.forward_s(1) + full.hop_s
-        return full.forward_s(load * self.rows(plan)) + full.hop_s
+            judged = full.priced_s(1, 1 + plan.gamma * self.rates.length_frac)
+            return hit * judged + (1 - hit) * self._burst(load) * full.priced_s(1) + full.hop_s
+        return full.priced_s(load, self.rows(plan)) + full.hop_s
 
     def _burst(self, load: int) -> int:
         """Tokens of a round in which the draft proposed nothing: it decodes plainly, and in
@@ -217,8 +226,8 @@ def probe_cost(model: CostModel, current: Plan, plan: Plan, load: int) -> float:
     """
     full = model.times[Tier.FULL]
     rows = load * model.rows(current)
-    mixed_s = full.forward_s(rows + max(model.rows(plan) - model.rows(current), 0.0))
-    wait_s = max(mixed_s - full.forward_s(rows), 0.0)
+    mixed_s = full.priced_s(rows + max(model.rows(plan) - model.rows(current), 0.0))
+    wait_s = max(mixed_s - full.priced_s(rows), 0.0)
     if current.kind is not PlanKind.OFF:
         wait_s += max(model.propose_s(plan, 1) - model.propose_s(current, load), 0.0)
     cost, tokens = model.cost(current, load), model.tokens(current, load)

@@ -15,6 +15,7 @@ from policies.costs import CostModel, Rates, cheapest, probe_cost
 from policies.estimates import TierTiming
 from policies.evidence import RATES_OF, Evidence, Verdicts, Windows
 from policies.plan_settings import ControllerSettings
+from policies.pressure import Pressure, pressed, unhurried
 from policies.vocabulary import Plan, PlanKind, Tier
 
 _HOPELESS = 1.5
@@ -39,12 +40,14 @@ class Reason(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Choice:
     """A plan for one session's next round. `costs`: predicted seconds per committed token of
-    the best shape of each kind whose times are known; do not change it."""
+    the best shape of each kind whose times are known; do not change it. `patience_s`: seconds
+    that its block may wait for a worker; after more of them plain decoding is quicker."""
 
     plan: Plan
     reason: Reason
     probe: bool
     costs: Mapping[PlanKind, float]
+    patience_s: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,9 @@ class Controller:
         self._rounds = 0
         self._aged_at = 0
         self._searched_at = 0
-        self._model = CostModel({}, self._evidence.model(1).rates)
+        self._seen = self._model = CostModel({}, self._evidence.model(1).rates)
+        self._pressure: dict[Tier, Pressure] = {}
+        self._patience_s = math.inf
         self._best: dict[int, dict[PlanKind, tuple[Plan, float]]] = {}
         self._situation: tuple[int, frozenset[Tier]] | None = None
         self._load = 1
@@ -97,6 +102,14 @@ class Controller:
     def saw_verdicts(self, verdicts: Verdicts) -> None:
         """What one session's round said of the tiers' agreement."""
         self._evidence.saw_verdicts(verdicts)
+
+    def under(self, pressure: Mapping[Tier, Pressure]) -> None:
+        """What the tiers' workers are under from now on; tiers left out are under none."""
+        if pressure != self._pressure:
+            self._pressure = dict(pressure)
+            self._model = pressed(self._seen, self._pressure)
+            self._best.clear()
+            self._situation = None
 
     def choose(self, load: int, available: frozenset[Tier], draw: float) -> Choice:
         """The plan of one session's next round.
@@ -123,7 +136,7 @@ class Controller:
                 self._stint = (probe.plan, probe.rounds - 1)
                 return Choice(probe.plan, Reason.PROBE, True, self._costs)
             draw -= probe.probability
-        return Choice(self._plan, self._reason, False, self._costs)
+        return Choice(self._plan, self._reason, False, self._costs, self._patience_s)
 
     def _refresh(self) -> bool:
         """Take a new model once enough was seen; whether that was so."""
@@ -135,7 +148,8 @@ class Controller:
         self._evidence.age(rounds)
         faded = 0.5 ** (rounds / self._settings.stale_rounds)
         self._burns = {kind: burns * faded for kind, burns in self._burns.items()}
-        self._model = self._evidence.model(self._settings.decode_tokens)
+        self._seen = self._evidence.model(self._settings.decode_tokens)
+        self._model = pressed(self._seen, self._pressure)
         self._best.clear()
         return True
 
@@ -150,6 +164,8 @@ class Controller:
         best = {k: v for k, v in self._best[load].items() if k.tiers <= available}
         self._costs = {kind: cost for kind, (_, cost) in best.items()}
         self._settle(load, available, best)
+        known = self._model.knows(self._plan.kind)
+        self._patience_s = unhurried(self._model, self._plan, load) if known else math.inf
         kinds = [k for k in RATES_OF if k is not self._plan.kind and k.tiers <= available]
         self._probes = [self._probe(kind, load, best, len(kinds)) for kind in kinds]
 
