@@ -49,9 +49,9 @@ _WORK = {
 }
 
 
-def prefix_crc(tokens: Sequence[int]) -> int:
-    """CRC-32 of token ids as little-endian int32."""
-    return zlib.crc32(np.asarray(tokens, dtype="<i4").tobytes())
+def prefix_crc(tokens: Sequence[int], before: int = 0) -> int:
+    """CRC-32 of token ids as little-endian int32, behind ids of the CRC-32 `before`."""
+    return zlib.crc32(np.asarray(tokens, dtype="<i4").tobytes(), before)
 
 
 class Session:
@@ -83,6 +83,8 @@ class Session:
         # Per worker: how many of `tokens` it is believed to hold. A belief too high costs a
         # NEED_PREFIX, one too low a few ids on the wire; neither changes a token.
         self._known: dict[str, int] = {}
+        # Length and CRC-32 of the prefix that an item named last: most name it or a longer one.
+        self._named = 0, 0
         self._ticket = 0
         self._in_flight: WorkItem | None = None
         self._worker: str | None = None
@@ -173,7 +175,7 @@ class Session:
             kind=kind,
             start=start,
             tokens=tuple(tokens),
-            prefix_crc=prefix_crc(self.tokens[:start]),
+            prefix_crc=self._crc(start),
             plan=self._block_plan if kind is WorkKind.VERIFY else self.plan,
             num_tokens=count,
             open=SessionOpen(self.spec.sampling, self.spec.stop_ids) if start == 0 else None,
@@ -181,6 +183,14 @@ class Session:
             num_audit=audited,
             num_shadow=len(self._shadow) if kind is WorkKind.VERIFY else 0,
         )
+
+    def _crc(self, length: int) -> int:
+        """Of the first ids, which never change."""
+        known, crc = self._named if self._named[0] <= length else (0, 0)
+        if known < length:
+            crc = prefix_crc(self.tokens[known:length], crc)
+            self._named = length, crc
+        return crc
 
     def on_reply(self, worker: str, reply: WorkReply) -> Commit | None:
         """Take a reply in; a stale, doubled or foreign one changes nothing."""
