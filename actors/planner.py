@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from policies.catch_up import CatchUp
 from policies.estimates import TierTiming
 from policies.plan import Choice, Controller
 from policies.plan_settings import ControllerSettings
+from policies.pressure import Pressure
 from policies.session import Session
 from policies.vocabulary import Plan, PlanKind, Tier
 
@@ -29,6 +31,15 @@ class Planner:
         self._rng = rng
         self._taken: Counter[str] = Counter()
         self._last: Choice | None = None
+
+    @property
+    def patience_s(self) -> float:
+        """How long the round that was planned last may wait for a worker that proposes."""
+        return math.inf if self._last is None else self._last.patience_s
+
+    def under(self, pressure: Mapping[Tier, Pressure]) -> None:
+        """What the workers of these tiers are under from now on."""
+        self._controller.under(pressure)
 
     def saw_step(self, reply: StepReply) -> None:
         """What one call computed on each tier."""
