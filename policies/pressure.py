@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from policies.costs import CostModel
 from policies.vocabulary import Plan, PlanKind, Tier
 
+_UNDER_WAY = 0.5
+"""Of a step, what is left of it on average when work comes."""
 _CALM = 1.05
 """A price below this is told as none."""
 
@@ -66,6 +68,8 @@ def price_of(load: PoolLoad, settings: PressureSettings) -> float:
     """
     busy = 1.0 if load.util_frac is None else load.util_frac
     waiting = load.queue_s / load.step_s if load.step_s > 0 else 0.0
+    # Who comes on his own finds a step under way and waits for half of it: no crowd does that.
+    waiting = max(waiting - _UNDER_WAY * busy, 0.0)
     crowded = max(load.kv_frac - settings.kv_high, 0.0) / (1 - settings.kv_high)
     price = (1 + busy * waiting) * (1 + settings.kv_weight * min(crowded, 1.0))
     return min(price, settings.max_price)
@@ -147,4 +151,6 @@ def unhurried(model: CostModel, plan: Plan, load: int) -> float:
     }
     own = replace(model, times=times)
     gain_s = own.cost(Plan(PlanKind.OFF), load) - own.cost(plan, load)
-    return gain_s * own.tokens(plan, load)
+    # Plain decoding goes from step to step; a block that others do not wait for comes between.
+    between_s = _UNDER_WAY * times[Tier.FULL].forward_s(load) if load > 1 else 0.0
+    return gain_s * own.tokens(plan, load) - between_s

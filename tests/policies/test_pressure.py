@@ -103,16 +103,16 @@ def test_a_price_is_one_or_more_and_bounded(load):
 
 
 def test_each_heat_raises_the_price():
-    calm = PoolLoad(0.5, 0.1, 0.1, 0.5)
+    calm = PoolLoad(0.5, 0.2, 0.1, 0.5)
     base = price_of(calm, SETTINGS)
     for hotter in (
-        PoolLoad(1.0, 0.1, 0.1, 0.5),
+        PoolLoad(1.0, 0.2, 0.1, 0.5),
         PoolLoad(0.5, 0.5, 0.1, 0.5),
-        PoolLoad(0.5, 0.1, 0.1, 0.99),
+        PoolLoad(0.5, 0.2, 0.1, 0.99),
     ):
         assert price_of(hotter, SETTINGS) > base
-    unknown = PoolLoad(None, 0.1, 0.1, 0.5)
-    assert price_of(unknown, SETTINGS) == price_of(PoolLoad(1.0, 0.1, 0.1, 0.5), SETTINGS)
+    unknown = PoolLoad(None, 0.2, 0.1, 0.5)
+    assert price_of(unknown, SETTINGS) == price_of(PoolLoad(1.0, 0.2, 0.1, 0.5), SETTINGS)
     assert price_of(PoolLoad(0.0, 5.0, 0.1), SETTINGS) == 1.0
 
 
@@ -165,16 +165,25 @@ def test_a_calm_time_lets_it_forget():
 def test_patience_is_the_gain_of_the_round():
     model = model_of(TRUTH)
     plan = Plan(PlanKind.TWO_TIER, 4, 4)
-    wait_s = unhurried(model, plan, 4)
-    waiting = CostModel(
-        {**model.times, Tier.FULL: model.times[Tier.FULL]}, model.rates, model.decode_tokens
-    )
-    spent = waiting.propose_s(plan, 4) + wait_s
-    full_s = model.cost(plan, 4) * model.tokens(plan, 4) - model.propose_s(plan, 4)
-    assert (spent + full_s) / model.tokens(plan, 4) == pytest.approx(model.cost(OFF, 4))
-    assert unhurried(model, OFF, 4) == math.inf
-    assert unhurried(pressed(model, hot(cheap=9.0)), plan, 4) == pytest.approx(wait_s)
-    assert unhurried(pressed(model, hot(large=2.0)), plan, 4) > wait_s
+    wait_s = unhurried(model, plan, 1)
+    spent_s = model.cost(plan, 1) * model.tokens(plan, 1) + wait_s
+    assert spent_s / model.tokens(plan, 1) == pytest.approx(model.cost(OFF, 1))
+    assert unhurried(model, OFF, 1) == math.inf
+    assert unhurried(pressed(model, hot(cheap=9.0)), plan, 1) == pytest.approx(wait_s)
+    assert unhurried(pressed(model, hot(large=2.0)), plan, 1) > wait_s
+
+
+def test_a_block_that_comes_between_steps_of_others_has_lost_half_a_step():
+    model = model_of(TRUTH)
+    plan = Plan(PlanKind.TWO_TIER, 4, 4)
+    gain_s = (model.cost(OFF, 4) - model.cost(plan, 4)) * model.tokens(plan, 4)
+    step_s = model.times[Tier.FULL].forward_s(4)
+    assert unhurried(model, plan, 4) == pytest.approx(gain_s - step_s / 2)
+
+
+def test_a_step_under_way_is_no_crowd():
+    assert price_of(PoolLoad(1.0, 0.05, 0.1), SETTINGS) == 1.0
+    assert price_of(PoolLoad(1.0, 0.15, 0.1), SETTINGS) == pytest.approx(2.0)
 
 
 def served(cheap_workers, seconds, seed=0, sessions=32, patient=True):
