@@ -13,6 +13,7 @@ from cluster.advice.advise_command import advise
 from cluster.advice.calibrate_command import calibrate
 from cluster.config import DEFAULT_CONFIG, ConfigError, load
 from cluster.quality.command import quality
+from cluster.simulate.command import simulate
 from cluster.trio.commands import corpus, distill, heal
 from cluster.trio.routes.command import route
 
@@ -24,6 +25,7 @@ cli.command()(heal)
 cli.command()(route)
 cli.command()(calibrate)
 cli.command()(advise)
+cli.command()(simulate)
 
 
 @cli.command()

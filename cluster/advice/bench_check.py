@@ -87,7 +87,7 @@ def _check(
     found: Calibration, row: Mapping[str, Any], plain: Mapping[str, Any], options: Mapping[str, Any]
 ) -> Check:
     load = row["concurrency"]
-    plan = _plan(found, row["mode"], load, options)
+    plan = plan_of(found, row["mode"], load, options)
     ours = _seconds(found, plan, load, row)
     theirs = _seconds(found, Plan(PlanKind.OFF), load, plain)
     decode, plain_decode = row["token_s"], plain["token_s"]
@@ -106,7 +106,7 @@ def _check(
     )
 
 
-def _plan(found: Calibration, mode: str, load: int, options: Mapping[str, Any]) -> Plan:
+def plan_of(found: Calibration, mode: str, load: int, options: Mapping[str, Any]) -> Plan:
     """As the bench asked for it, or the config's; of `auto` what the controller should find."""
     if mode == AUTO:
         return _best_plan(found, load)

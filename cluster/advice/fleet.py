@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from cluster.config import ConfigError, Positive, explain
 from cluster.config_lossy import Section
+from cluster.simulate.figures import SimulateFigures
 from policies.advice import Bounds, Prices
 from policies.costs import CostModel, Rates, TierCost
 from policies.roofline import Hardware, ModelSize, forward_time
@@ -86,10 +87,11 @@ class AcceptanceFigures(Section):
 
 
 class PoolFigures(Section):
-    """One worker of a pool. `card`: a name of cards.yaml, or both figures of one of your own;
-    `price_per_hour`: of the worker, all of its `cards`."""
+    """One worker of a pool. `card`: a name of cards.yaml, or the figures of one of your own
+    (`memory_gb` is for `simulate` alone); `price_per_hour`: of the worker, all of its `cards`."""
 
     card: str | None = None
+    memory_gb: Amount | None = None
     memory_bandwidth_gb_per_s: Amount | None = None
     bf16_tflop_per_s: Amount | None = None
     cards: Positive = 1
@@ -111,6 +113,11 @@ class PoolFigures(Section):
         if self.card is None and None in own:
             raise ValueError("give card, or memory_bandwidth_gb_per_s and bf16_tflop_per_s")
         return self
+
+    def memory_bytes(self) -> float | None:
+        """Of all cards of the worker; None where the file does not say."""
+        gigabytes = self.memory_gb or cards().get(self.card or "", {}).get("memory_gb")
+        return None if gigabytes is None else 1e9 * gigabytes * self.cards
 
     def hardware(self) -> Hardware:
         """The card's published figures; what the file says of them stands before these."""
@@ -151,6 +158,7 @@ class Fleet(Section):
     decode_tokens: Positive = 4
     max_gamma: Positive = 8
     max_block: Positive = 16
+    simulate: SimulateFigures | None = None
 
     def source(self) -> FleetSource:
         """What advice needs of it, without pydantic. Raises ConfigError."""

@@ -1,0 +1,69 @@
+"""How long a forward of a simulated worker takes: a roofline's prediction, or what `calibrate`
+measured. It knows tiers and numbers of rows, no session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Protocol
+
+from cluster.advice.calibration import Calibration, forward_time
+from policies.roofline import Hardware, ModelSize
+from policies.roofline import forward_time as roofline
+from policies.vocabulary import Tier
+
+PREFILL_ROWS = 64
+"""A measured forward with more rows of one session is taken for prefill."""
+
+
+class Times(Protocol):
+    """Of one pool's workers."""
+
+    def forward_s(self, tier: Tier, sessions: int, rows: int, context_tokens: int) -> float:
+        """Seconds of one forward of `rows` rows of `sessions` sessions that hold
+        `context_tokens` tokens together."""
+        ...
+
+    def lookup_s(self) -> float:
+        """Seconds of one prompt lookup; 0 where there is none."""
+        ...
+
+
+class RooflineTimes:
+    """By hardware and size of each tier."""
+
+    def __init__(self, tiers: Mapping[Tier, tuple[Hardware, ModelSize]]) -> None:
+        self._tiers = dict(tiers)
+
+    def forward_s(self, tier: Tier, sessions: int, rows: int, context_tokens: int) -> float:
+        hardware, size = self._tiers[tier]
+        return roofline(hardware, size, 1, context_tokens)(rows)
+
+    def lookup_s(self) -> float:
+        return 0.0
+
+
+class MeasuredTimes:
+    """By a calibration, at the context that it was measured with; `tiers` that run a model."""
+
+    def __init__(self, found: Calibration) -> None:
+        self._found = found
+        self.tiers = frozenset(step.tier for step in found.steps)
+
+        @cache
+        def law(tier: Tier, sessions: int) -> Callable[[float], float]:
+            return forward_time([step for step in found.steps if step.tier is tier], sessions)
+
+        self._law = law
+
+    def forward_s(self, tier: Tier, sessions: int, rows: int, context_tokens: int) -> float:
+        if tier not in self.tiers:
+            return 0.0
+        token_s = self._found.prefill_token_s.get(tier)
+        if token_s is not None and rows > PREFILL_ROWS * sessions:
+            return rows * token_s
+        return self._law(tier, sessions)(rows)
+
+    def lookup_s(self) -> float:
+        return self._found.lookup_s or 0.0
