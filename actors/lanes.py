@@ -112,11 +112,12 @@ class Lane:
         ]
         return select(candidates, limits)
 
-    def measured(self, wall_s: float, busy_s: float, num_items: int) -> None:
-        """Take in how long a call took; calls without items say nothing of a step."""
+    def measured(self, wall_s: float, busy_s: float, num_items: int, alone: bool) -> None:
+        """Take in how long a call took; calls without items say nothing of a step, nor do those
+        that were not sent `alone`: they have waited behind another."""
         self.steps += 1
         self.busy_s += busy_s
-        if num_items and self.in_flight == 0:
+        if num_items and alone:
             self.hop_s += _SMOOTHING * (max(wall_s - busy_s, 0.0) - self.hop_s)
             self.step_s += _SMOOTHING * (busy_s - self.step_s)
 

@@ -209,7 +209,7 @@ class Router:
                 continue
             while lane.has_room and (step := lane.next_step(self._clock())) is not None:
                 lane.in_flight += 1
-                self._start(self._step(lane, *step))
+                self._start(self._step(lane, *step, alone=lane.in_flight == 1))
         self._audit()
 
     def _start(self, step: Coroutine[Any, Any, None]) -> None:
@@ -313,15 +313,18 @@ class Router:
             if (running := self._running.get(session.session_id)) is not None:
                 self._refuse(running, "internal", "the router failed on a step")
 
-    async def _step(self, lane: Lane, request: StepRequest, sessions: list[Session]) -> None:
-        """One call to a worker, and what its reply means for the sessions."""
+    async def _step(
+        self, lane: Lane, request: StepRequest, sessions: list[Session], *, alone: bool
+    ) -> None:
+        """One call to a worker, sent `alone` or behind another, and what its reply means for
+        the sessions."""
         begin = self._clock()
         reply = await self._answer(lane, request)
         if reply is not None:
             wall_s = self._clock() - begin
-            lane.measured(wall_s, reply.busy_s, len(request.items))
+            lane.measured(wall_s, reply.busy_s, len(request.items), alone)
             self._planner.saw_step(reply)
-            if request.items and not lane.in_flight:
+            if request.items and alone:
                 hop_s = max(wall_s - reply.busy_s, 0.0)
                 hopped = set(lane.tiers) - ({Tier.DRAFT} if self._settings.lookup else set())
                 if Tier.FULL in hopped:
