@@ -14,6 +14,10 @@ from cluster.simulate.sources import OFF, of_calibration
 from policies.advice import KINDS
 
 
+_LEARNT = 30
+"""Requests of each session under `auto` at least: a server has learnt from the other modes' turns."""
+
+
 @dataclass(frozen=True, slots=True)
 class Met:
     """One mode at one concurrency: tokens/s of all answers, simulated and measured."""
@@ -50,7 +54,8 @@ def _meet(found: Calibration, row: Mapping[str, Any], options: Mapping[str, Any]
         plan = OFF if mode == OFF.kind else plan_of(found, mode, load, options)
     answered = max(row["requests"] - row["errors"], 1)
     tokens = row["tokens"] / answered
-    setup = of_calibration(found, plan, load, answered, tokens)
+    requests = answered if plan is not None else max(answered, _LEARNT * load)
+    setup = of_calibration(found, plan, load, requests, tokens)
     outcome = simulate(setup, mode)
     return Met(mode, load, outcome.tokens_per_s, row["tokens_per_s"])
 

@@ -197,21 +197,22 @@ class Desk:
         if sessions:
             waited = sum(now - self.running[s.session_id].since_s for s in sessions)
             seat.waited(waited / len(sessions))
+        alone = not seat.lane.in_flight
         seat.lane.in_flight += 1
         reply = worker.step(request)
         begin = max(now + self._setup.hop_s / 2, worker.free_at)
         worker.free_at = begin + reply.busy_s
         back = worker.free_at + self._setup.hop_s / 2
-        self._clock.at(back, self._answered, seat, reply, sessions, now)
+        self._clock.at(back, self._answered, seat, reply, sessions, now, alone)
 
     def _answered(
-        self, seat: SimLane, reply: StepReply, sessions: list[Session], sent_s: float
+        self, seat: SimLane, reply: StepReply, sessions: list[Session], sent_s: float, alone: bool
     ) -> None:
         lane, wall_s = seat.lane, self._clock.now - sent_s
         lane.in_flight -= 1
-        lane.measured(wall_s, reply.busy_s, len(sessions))
+        lane.measured(wall_s, reply.busy_s, len(sessions), alone)
         self._planner.saw_step(reply)
-        if sessions and not lane.in_flight:
+        if sessions and alone:
             self._planner.saw_hop(seat.pool.tiers, max(wall_s - reply.busy_s, 0.0))
         for session, answer in zip(sessions, reply.replies, strict=True):
             asked = self.running[session.session_id]

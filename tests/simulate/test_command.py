@@ -1,0 +1,148 @@
+"""Laws of `simulate` as a command: fleet files, errors that name the key, tables, plots, benches."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from cluster.__main__ import cli
+from cluster.advice.calibration import write
+from cluster.advice.fleet import Fleet, load_fleet
+from cluster.config import ROOT, ConfigError
+from cluster.simulate.bench import meet
+from cluster.simulate.report import ROOFLINE
+from cluster.simulate.sources import of_fleet, two_tier
+from policies.vocabulary import PlanKind, Tier
+from tests.cluster.test_advise import bench, calibrated
+
+FLEETS = ROOT / "config" / "fleets"
+SIMULATE = {
+    "traffic": {"requests": 40, "per_second": 20, "output_tokens": 20},
+    "cheap": {"workers": 1},
+    "large": {"workers": 1, "slots": 16},
+}
+
+
+def described(**changes) -> dict:
+    raw = yaml.safe_load((FLEETS / "l4-h100.yaml").read_text())
+    return raw | {"simulate": SIMULATE} | changes
+
+
+def run(*args):
+    return CliRunner().invoke(cli, ["simulate", *map(str, args)], catch_exceptions=True)
+
+
+@pytest.fixture
+def small(tmp_path):
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(described()))
+    return path
+
+
+@pytest.mark.parametrize(("name", "cards"), [("thousand", 1000), ("hundred", 104)])
+def test_the_examples_load_and_have_as_many_cards_as_they_say(name, cards):
+    setup = of_fleet(load_fleet(FLEETS / f"{name}.yaml"))
+    assert setup.cheap is not None
+    assert (
+        setup.large.workers * setup.large.cards + setup.cheap.workers * setup.cheap.cards == cards
+    )
+
+
+def test_one_run_prints_three_fleets_and_draws_them(small, tmp_path):
+    plot = tmp_path / "plot.png"
+    found = run(small, "--plot", plot)
+    assert found.exit_code == 0, found.output
+    for part in ("auto", "off", "two_tier", ROOFLINE):
+        assert part in " ".join(found.output.split())
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_json_has_the_figures_in_units(small):
+    found = run(small, "--json", "--fleets", "off", "--requests", 10)
+    [outcome] = json.loads(found.output)["outcomes"]
+    assert outcome["requests"] == 10
+    assert outcome["shares"] == {"off": 1.0}
+    assert outcome["workers"].keys() == {"large"}
+    assert 0 < outcome["ttft_s"]["p50"] <= outcome["ttft_s"]["p99"]
+    assert 0 < outcome["token_s"]["p50"] <= outcome["token_s"]["p99"]
+    assert 0 < outcome["util_frac"]["large"] <= 1.01
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "named"),
+    [
+        (("traffic", "per_second"), 0, "simulate.traffic.per_second"),
+        (("traffic", "colour"), 1, "simulate.traffic.colour"),
+        (("traffic", "swing"), 1.0, "simulate.traffic.swing"),
+        (("large", "workers"), 0, "simulate.large.workers"),
+        (("cheap", "max_workers"), 0, "simulate.cheap"),
+        (("autoscale",), {"target_frac": 2}, "simulate.autoscale.target_frac"),
+    ],
+)
+def test_a_fault_in_the_file_names_its_key(tmp_path, path, value, named):
+    raw = json.loads(json.dumps(described()))
+    at = raw["simulate"]
+    for key in path[:-1]:
+        at = at[key]
+    at[path[-1]] = value
+    file = tmp_path / "fleet.yaml"
+    file.write_text(yaml.safe_dump(raw))
+    with pytest.raises(ConfigError, match=named):
+        load_fleet(file)
+
+
+def test_what_cannot_be_simulated_is_said():
+    with pytest.raises(ConfigError, match="simulate"):
+        of_fleet(load_fleet(FLEETS / "l4-h100.yaml"))
+    own = {"memory_bandwidth_gb_per_s": 300, "bf16_tflop_per_s": 100}
+    pools = described()["pools"] | {"cheap": own}
+    with pytest.raises(ConfigError, match=r"pools\.cheap\.memory_gb"):
+        of_fleet(Fleet.model_validate(described(pools=pools)))
+    small = described()["pools"] | {"large": {"card": "L4", "price_per_hour": 1}}
+    with pytest.raises(ConfigError, match=r"pools\.large: the weights leave no room"):
+        of_fleet(Fleet.model_validate(described(pools=small)))
+
+
+def test_faults_of_options_are_one_line(small, tmp_path):
+    for args, named in (
+        ((small, "--fleets", "auto,nothing"), "nothing"),
+        ((small, "--plot", tmp_path / "no" / "plot.png"), "no such folder"),
+    ):
+        found = run(*args)
+        assert isinstance(found.exception, ConfigError)
+        assert named in str(found.exception)
+
+
+def test_the_two_tier_fleet_plays_the_length_that_the_cost_model_finds():
+    fleet = Fleet.model_validate(described())
+    plan = two_tier(of_fleet(fleet), fleet.source()).plan
+    assert plan is not None
+    assert plan.kind is PlanKind.TWO_TIER
+    model = fleet.source().model_at(8)
+    costs = [model.cost(type(plan)(plan.kind, g, g), 8) for g in (plan.gamma, 1, 8)]
+    assert costs[0] == min(costs)
+
+
+def test_a_bench_that_is_as_the_cost_model_says_is_met():
+    """Sessions in lockstep against sessions that come and go: not the same, but near."""
+    found = calibrated(prefill_token_s=dict.fromkeys(Tier, 1e-6))
+    report = bench(found)
+    report["modes"] = [row | {"requests": 40, "tokens": 2000} for row in report["modes"]]
+    met = meet(found, report)
+    assert {each.mode for each in met} >= {"off", "two_tier", "three_tier"}
+    for each in met:
+        assert abs(each.error_frac) < 0.25, each
+
+
+def test_the_command_meets_a_bench(tmp_path):
+    found = calibrated()
+    calibration, printed = tmp_path / "calibration.json", tmp_path / "bench.txt"
+    write(found, calibration)
+    printed.write_text("a table\n" + json.dumps(bench(found)) + "\n")
+    shown = run(calibration, "--bench", printed)
+    assert shown.exit_code == 0, shown.output
+    assert "measured" in shown.output
+    assert len(shown.output.strip().splitlines()) >= 5
