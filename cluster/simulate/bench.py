@@ -13,9 +13,8 @@ from cluster.simulate.run import simulate
 from cluster.simulate.sources import OFF, of_calibration
 from policies.advice import KINDS
 
-
 _LEARNT = 30
-"""Requests of each session under `auto` at least: a server has learnt from the other modes' turns."""
+"""Requests of each session under `auto` at least: a server has learnt from other modes' turns."""
 
 
 @dataclass(frozen=True, slots=True)

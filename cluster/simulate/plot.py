@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ def draw(outcomes: Sequence[Outcome], title: str, path: Path) -> None:
 
 
 def _pools(
-    axes: Any, moments: Sequence[Moment], label: str, value: Callable[[Moment], dict[str, float]]
+    axes: Any, moments: Sequence[Moment], label: str, value: Callable[[Moment], Mapping[str, float]]
 ) -> None:
     times = [moment.at_s for moment in moments]
     for pool, colour in _COLOURS.items():

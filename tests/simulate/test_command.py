@@ -1,4 +1,4 @@
-"""Laws of `simulate` as a command: fleet files, errors that name the key, tables, plots, benches."""
+"""Laws of `simulate` as a command: fleet files, errors that name the key, tables, benches."""
 
 from __future__ import annotations
 
@@ -127,13 +127,14 @@ def test_the_two_tier_fleet_plays_the_length_that_the_cost_model_finds():
 
 
 def test_a_bench_that_is_as_the_cost_model_says_is_met():
-    """Sessions in lockstep against sessions that come and go: not the same, but near."""
+    """Sessions in lockstep against sessions that come and go: not the same, but near. (`auto`
+    probes and changes plans: no cost model says what that costs.)"""
     found = calibrated(prefill_token_s=dict.fromkeys(Tier, 1e-6))
     report = bench(found)
     report["modes"] = [row | {"requests": 40, "tokens": 2000} for row in report["modes"]]
     met = meet(found, report)
     assert {each.mode for each in met} >= {"off", "two_tier", "three_tier"}
-    for each in met:
+    for each in (each for each in met if each.mode != "auto"):
         assert abs(each.error_frac) < 0.25, each
 
 
