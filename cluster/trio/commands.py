@@ -162,6 +162,9 @@ def dtype_for(asked: str, device: str) -> str:
 
 def _use(threads: int, device: str) -> None:
     import torch
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
 
     if threads:
         torch.set_num_threads(threads)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 
 from rich.console import Console
@@ -12,9 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from actors.engine.route import Route
 from cluster.trio.learn.train import Schedule
 from cluster.trio.likeness import Likeness
-
-_QUIET_S = 30.0
-"""Without a terminal the bar would show only at the end: a line so often instead."""
+from cluster.trio.lines import Lines
 
 
 class Watch:
@@ -33,7 +30,7 @@ class Watch:
         self._total = total
         self._task = self._bar.add_task("", total=total, loss=float("nan"))
         self._loss = float("nan")
-        self._told = 0.0
+        self._lines = Lines(self._console)
 
     def __enter__(self) -> Watch:
         if self._console.is_terminal:
@@ -49,10 +46,7 @@ class Watch:
         first = self._loss != self._loss
         self._loss = loss if first else 0.95 * self._loss + 0.05 * loss
         self._bar.update(self._task, completed=tokens, loss=self._loss)
-        now = time.monotonic()
-        if not self._console.is_terminal and now - self._told > _QUIET_S:
-            self._told = now
-            self._console.print(f"{tokens:,} of {self._total:,} tokens, loss {self._loss:.3f}")
+        self._lines.tell(f"{tokens:,} of {self._total:,} tokens, loss {self._loss:.3f}")
 
     def before(self, found: Likeness) -> None:
         """On held-out text, untrained."""
