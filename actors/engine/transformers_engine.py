@@ -15,19 +15,10 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from actors.engine import sampler
-from actors.engine.attention import (
-    ROW_MULTIPLE,
-    Group,
-    Span,
-    build_group,
-    plan_groups,
-    round_up,
-)
-from actors.engine.features import FeatureTable
+from actors.engine.attention import Span
+from actors.engine.forward import Forward, Pack, PackedForward
 from actors.engine.grammar import Grammars
-from actors.engine.halves import NoAttention
-from actors.engine.kv import Slot, SlotCache, SlotTable
-from actors.engine.lean import LeanDecoder
+from actors.engine.kv import Slot, SlotTable
 from actors.engine.seam import Context, EngineStats, Extend, Propose, Row
 from actors.engine.shortlist import Columns, ShortHead
 from actors.engine.sizes import weight_bytes
@@ -85,6 +76,7 @@ class TransformersEngine:
         row_invariant: bool = True,
         keep_features: bool = False,
         stop_below: float = 0.0,
+        forward: Forward | None = None,
     ) -> None:
         """`slot_tokens`: longest session; `token_budget`: most rows of one forward;
         `vocab_size`: ids that the sessions' full model has, by default the model's own (models
@@ -93,7 +85,8 @@ class TransformersEngine:
         section 2), which a draft may go without and a LeanDecoder does not keep;
         `keep_features`: last hidden states are kept for a draft beside this model; `stop_below`:
         a proposal ends with the token that makes all of it less probable than this, by the
-        model's own temperature-scaled distribution."""
+        model's own temperature-scaled distribution; `forward`: over the same number of
+        slots, by default the model's pass in this process."""
         assert token_budget >= 1
         self._model = model.eval()
         self._own_vocab = model.config.vocab_size
@@ -101,21 +94,15 @@ class TransformersEngine:
         self._columns = _columns(model, self._vocab_size)
         self._device = model.device
         self._budget = token_budget
-        self._window = _sliding_window(model)
-        slot_tokens = round_up(slot_tokens, 128)
-        self._lean = model.model if isinstance(model.model, LeanDecoder) else None
-        assert self._lean is None or not row_invariant
-        if self._lean is not None:
-            self._lean.reserve(slot_tokens)
-        self._row_multiple = ROW_MULTIPLE if row_invariant else 1
-        self._table = SlotTable(num_slots, slot_tokens)
-        self._cache = SlotCache(
-            _cached_layers(model), num_slots, slot_tokens, model.dtype, self._device
+        self._row_invariant = row_invariant
+        self._forward = forward or PackedForward(
+            model,
+            num_slots=num_slots,
+            slot_tokens=slot_tokens,
+            row_invariant=row_invariant,
+            keep_features=keep_features,
         )
-        self.kept_features: FeatureTable | None = None
-        if keep_features:
-            shape = num_slots, slot_tokens, model.config.hidden_size
-            self.kept_features = FeatureTable(*shape, model.dtype, self._device)
+        self._table = SlotTable(num_slots, self._forward.slot_tokens)
         self._weight_bytes = weight_bytes([model])
         self._grammars = grammars
         self._stop_below = stop_below
@@ -178,7 +165,7 @@ class TransformersEngine:
     @property
     def row_invariant(self) -> bool:
         """Whether it is to keep the law of row invariance."""
-        return self._row_multiple == ROW_MULTIPLE
+        return self._row_invariant
 
     @property
     def foreseeable(self) -> bool:
@@ -209,7 +196,7 @@ class TransformersEngine:
             cached_tokens=self._table.cached_tokens,
             slot_tokens=self._table.slot_tokens,
             weight_bytes=self._weight_bytes,
-            kv_bytes_per_token=self._cache.bytes_per_token,
+            kv_bytes_per_token=self._forward.bytes_per_token,
             forwards=self._forwards,
             rows=self._rows,
             matchers=0 if self._grammars is None else len(self._grammars),
@@ -255,7 +242,7 @@ class TransformersEngine:
     def _run(self, requests: Sequence[Extend], read: Read) -> list[list[Any]]:
         pending = self._admit(requests)
         while spans := self._next_spans(pending):
-            self._forward(spans, read)
+            self._pass(spans, read)
         return [p.scored for p in pending]
 
     def _admit(self, requests: Sequence[Extend]) -> list[Pending]:
@@ -287,17 +274,15 @@ class TransformersEngine:
         """Rows of a request that one forward can take, the budget apart."""
         return self._budget
 
-    def _forward(self, chunk: Sequence[tuple[Pending, Span]], read: Read) -> None:
+    def _pass(self, chunk: Sequence[tuple[Pending, Span]], read: Read) -> None:
         ids: list[int] = []
-        positions: list[int] = []
         scored: list[int] = []
         for p, s in chunk:
             end = s.position + s.count
             ids += p.request.context.tokens[s.position : end]
-            positions += range(s.position, end)
             first = max(p.score_from, s.position)
             scored += range(s.row + first - s.position, s.row + s.count)
-        logits = self._logits(ids, positions, scored, chunk)
+        logits = self._logits(ids, scored, chunk)
         at = 0
         for p, s in chunk:
             end = s.position + s.count
@@ -309,26 +294,16 @@ class TransformersEngine:
                 at += count
 
     def _logits(
-        self,
-        ids: list[int],
-        positions: list[int],
-        scored: list[int],
-        chunk: Sequence[tuple[Pending, Span]],
+        self, ids: list[int], scored: list[int], chunk: Sequence[tuple[Pending, Span]]
     ) -> torch.Tensor:
         """One packed forward; returns the scored rows' logits, shape (len(scored), V), or
-        (len(scored), S) of a shortened head.
-
-        Rows are padded to the row multiple, in the pack and for the head; padding rows are
-        written nowhere.
-        """
+        (len(scored), S) of a shortened head."""
         self._forwards += 1
         self._rows += len(ids)
-        self._cache.place([(s.slot, s.position, s.row, s.count) for _, s in chunk])
         if self._own_vocab < self._vocab_size:
             ids = [token if token < self._own_vocab else 0 for token in ids]
-        padding = [0] * self._lacking(len(ids))
-        keep = scored + scored[-1:] * self._lacking(len(scored))
-        logits = self._decoded(ids + padding, positions + padding, keep, chunk)[: len(scored)]
+        spans = [span for _, span in chunk]
+        logits = self._forward(Pack(ids, spans, scored, self._inputs(chunk)))
         # Columns that the full model has not are cut off, those that it has alone are impossible.
         if self._columns.ids is not None:
             return logits[:, : len(self._columns.ids)]
@@ -337,42 +312,9 @@ class TransformersEngine:
             logits = nn.functional.pad(logits, (0, lacking), value=float("-inf"))
         return logits
 
-    def _decoded(
-        self,
-        ids: list[int],
-        positions: list[int],
-        keep: list[int],
-        chunk: Sequence[tuple[Pending, Span]],
-    ) -> torch.Tensor:
-        """Logits, (len(keep), columns), of the rows to keep."""
-        device, spans = self._device, [span for _, span in chunk]
-        where = torch.tensor((ids, positions), device=device)
-        kept = torch.tensor(keep, dtype=torch.int64, device=device)
-        if self._lean is not None:
-            groups = [] if len(ids) == 1 else self._groups(spans)
-            hidden = self._lean(where[0], where[1], self._cache, groups, self._inputs(chunk))
-            self._keep_features(spans, hidden)
-            return self._model.lm_head(hidden if len(keep) == len(ids) else hidden[kept])
-        asked = {
-            "input_ids": where[:1],
-            "position_ids": where[1:],
-            "past_key_values": self._cache,
-            "use_cache": True,
-            "groups": self._groups(spans),
-        }
-        if self.kept_features is None:
-            return self._model(**asked, logits_to_keep=kept).logits[0]
-        hidden = self._model.model(**asked).last_hidden_state[0]
-        self._keep_features(spans, hidden)
-        return self._model.lm_head(hidden[kept])
-
     def _inputs(self, chunk: Sequence[tuple[Pending, Span]]) -> torch.Tensor | None:
         """What the model reads beside the ids, (rows, hidden)."""
         return None
-
-    def _keep_features(self, spans: Sequence[Span], hidden: torch.Tensor) -> None:
-        if self.kept_features is not None:
-            self.kept_features.write(spans, hidden)
 
     def num_cached(self, session_id: str) -> int:
         """Of how many of the session's tokens keys, values and features are held."""
@@ -381,37 +323,12 @@ class TransformersEngine:
 
     def features_of(self, session_id: str, first: int, end: int) -> torch.Tensor:
         """Of the session's cached tokens from `first` to at most `end`: (rows, hidden)."""
-        assert self.kept_features is not None
+        features = self._forward.features
+        assert features is not None
         slot = self._table.get(session_id)
         if slot is None:
-            return self.kept_features.read(0, 0, 0)
-        return self.kept_features.read(slot.index, first, max(min(end, len(slot.ids)), first))
-
-    def _groups(self, spans: Sequence[Span]) -> list[Group]:
-        multiple = self._row_multiple
-        tokens, window, device = self._table.slot_tokens, self._window, self._device
-        return [
-            build_group(group, tokens, window, device, multiple)
-            for group in plan_groups(spans, row_multiple=multiple)
-        ]
-
-    def _lacking(self, num_rows: int) -> int:
-        return -num_rows % self._row_multiple
-
-
-def _sliding_window(model: PreTrainedModel) -> int | None:
-    window = getattr(model.config, "sliding_window", None)
-    return window if isinstance(window, int) else None
-
-
-def _cached_layers(model: PreTrainedModel) -> list[tuple[int, int, int]]:
-    config = model.config
-    heads = config.num_key_value_heads
-    dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    if isinstance(model.model, LeanDecoder):
-        return [(index, heads, dim) for index in model.model.cached_layers]
-    attentions = [layer.self_attn for layer in model.model.layers]
-    return [(a.layer_idx, heads, dim) for a in attentions if not isinstance(a, NoAttention)]
+            return features.read(0, 0, 0)
+        return features.read(slot.index, first, max(min(end, len(slot.ids)), first))
 
 
 def _columns(model: PreTrainedModel, vocab_size: int) -> Columns:

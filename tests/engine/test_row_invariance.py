@@ -152,7 +152,7 @@ def test_the_window_hides_what_is_behind_it(load_toy, engine_of):
     model, tokens = load_toy("gemma2"), text(5, 300)
     engine = engine_of(model, slot_tokens=300)
     before = alone(engine, tokens, 5)
-    engine._window = None
+    engine._forward._window = None
     assert not torch.allclose(alone(engine, tokens, 5), before, atol=1e-2)
 
 
