@@ -67,6 +67,11 @@ class EngineSpec:
     token_budget: int
     vocab_size: int = 0
 
+    @property
+    def room_tokens(self) -> int:
+        """Of a slot: however short the sessions, the check of row invariance needs some."""
+        return max(self.slot_tokens, 2 * KEY_MULTIPLE)
+
 
 def build_engines(spec: EngineSpec) -> dict[Tier, Engine]:
     """Load what the worker hosts; a slim beside its full model shares the weights."""
@@ -87,14 +92,12 @@ def build_engines(spec: EngineSpec) -> dict[Tier, Engine]:
         shared = models.get(Tier.FULL) if beside else None
         models[tier] = _load(source, dtype, device, shared, lean=tier is Tier.DRAFT)
     pack_linears(models.values())
-    grammars = Grammars(lambda: _compiler_of(spec))
     sizes: dict[str, Any] = {
         "num_slots": spec.num_slots,
-        # Room for the start-up check of row invariance, however short the sessions.
-        "slot_tokens": max(spec.slot_tokens, 2 * KEY_MULTIPLE),
+        "slot_tokens": spec.room_tokens,
         "token_budget": spec.token_budget,
         "vocab_size": spec.vocab_size or None,
-        "grammars": grammars,
+        "grammars": grammars_of(spec),
     }
     reads = Tier.DRAFT in models and _reads(models[Tier.DRAFT])
     for tier, model in models.items():
@@ -119,6 +122,11 @@ def build_engines(spec: EngineSpec) -> dict[Tier, Engine]:
 def _reads(draft: PreTrainedModel) -> bool:
     """Whether a draft reads full's hidden states."""
     return isinstance(draft.model, LeanDecoder) and draft.model.reader is not None
+
+
+def grammars_of(spec: EngineSpec) -> Grammars:
+    """The grammars that all engines of a worker share."""
+    return Grammars(lambda: _compiler_of(spec))
 
 
 def _compiler_of(spec: EngineSpec) -> GrammarCompiler:
