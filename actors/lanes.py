@@ -129,6 +129,7 @@ class Lane:
             "pool": report.pool,
             "pid": report.pid,
             "device": report.device,
+            "rank_pids": list(report.rank_pids),
             "tiers": [str(tier) for tier in report.tiers],
             "row_invariant": report.row_invariant,
             "sessions": len(self.homes),

@@ -73,6 +73,7 @@ class WorkerReport:
     weight_bytes: int
     engines: dict[Tier, EngineStats]
     probe: ProbeSample = NOT_SAMPLED
+    rank_pids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,8 @@ import torch
 from actors.engine.build import EngineSpec, build_engines
 from actors.engine.invariance import rows_are_invariant
 from actors.engine.lookup_first import behind
+from actors.engine.ranks.engine import follow, lead
+from actors.engine.ranks.group import GroupSpec, RankGroup
 from actors.engine.seam import Engine
 from actors.engine.sizes import weight_bytes
 from actors.engine.transformers_engine import TransformersEngine
@@ -32,7 +34,8 @@ from policies.vocabulary import Tier
 @dataclass(frozen=True, slots=True)
 class WorkerSpec:
     """What a worker is to be. `threads` 0: leave torch's default (CUDA). `niceness` is added
-    to the process's; `lease`: name of the cores it shares with others, None for its own."""
+    to the process's; `lease`: name of the cores it shares with others, None for its own.
+    With `ranks` it is a group of processes: a Worker leads, a Follower is each of the others."""
 
     worker_id: str
     pool: str
@@ -41,22 +44,28 @@ class WorkerSpec:
     niceness: int
     lease: str | None
     probe: ProbeSettings = field(default_factory=ProbeSettings)
+    ranks: GroupSpec | None = None
 
 
 class Worker:
     """Loads its tiers on construction; then answers steps."""
 
     def __init__(self, spec: WorkerSpec) -> None:
-        if spec.threads:
-            torch.set_num_threads(spec.threads)
-        with contextlib.suppress(PermissionError):
-            os.nice(spec.niceness)
+        _settle(spec)
         self._spec = spec
         self._busy = BusyTime()
         self._sampler = _sampler(spec, self._busy)
         self._sampler.start()
+        # Of a group too: the others compute while rank 0 does.
         self._lease = ComputeLease(spec.lease)
-        self._engines = build_engines(spec.engine)
+        self._rank_pids: tuple[int, ...] = ()
+        self._engines: dict[Tier, Engine] = {}
+        if spec.ranks is None:
+            self._engines |= build_engines(spec.engine)
+        else:
+            group = RankGroup(spec.ranks, 0, torch.device(spec.engine.device))
+            self._rank_pids = group.pids
+            self._engines[Tier.FULL] = lead(spec.engine, group)
         with self._lease:
             self._row_invariant = all(map(_is_invariant, self._engines.values()))
         self._host = TierHost(self._engines, time.monotonic)
@@ -91,6 +100,7 @@ class Worker:
             weight_bytes=self._weight_bytes,
             engines={Tier(tier): stats for tier, stats in self._host.stats().items()},
             probe=self._sampler.last,
+            rank_pids=self._rank_pids,
         )
 
     def close(self) -> None:
@@ -105,6 +115,31 @@ def _sampler(spec: WorkerSpec, busy: BusyTime) -> Sampler:
     if device.type == "cuda":
         cards = partial(Cards, os.environ.get("CUDA_VISIBLE_DEVICES"), (device.index or 0,))
     return Sampler(spec.probe, HostMeter(busy.seconds), cards)
+
+
+class Follower:
+    """A rank of a worker's group other than the one that routers call."""
+
+    def __init__(self, spec: WorkerSpec, rank: int) -> None:
+        assert spec.ranks is not None
+        _settle(spec)
+        self._engine = spec.engine
+        self._ranks = spec.ranks
+        self._rank = rank
+
+    def follow(self) -> None:
+        """Join the group and do its passes. What goes wrong before it has is raised; later on
+        the process ends."""
+        device = torch.device(self._engine.device)
+        follow(self._engine, RankGroup(self._ranks, self._rank, device))
+
+
+def _settle(spec: WorkerSpec) -> None:
+    """Threads and priority of this process."""
+    if spec.threads:
+        torch.set_num_threads(spec.threads)
+    with contextlib.suppress(PermissionError):
+        os.nice(spec.niceness)
 
 
 def _is_invariant(engine: Engine) -> bool:

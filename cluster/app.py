@@ -30,8 +30,9 @@ from actors.pool import Pool
 from actors.router import Output, Router, RouterSettings
 from cluster import __version__
 from cluster.config import load, parse, parse_live
-from cluster.placement import AuditClient, RayWorkers, RegistryClient, SpecMaker, call_worker
+from cluster.placement import AuditClient, RegistryClient, SpecMaker, call_worker
 from cluster.preflight import Facts, check
+from cluster.ranks import workers_of
 from cluster.telemetry import export
 from infra.metrics import Exporter
 from policies.lossy import LossySettings
@@ -95,7 +96,7 @@ class PoolDeployment:
     """A pool replica; its worker lives and dies with it."""
 
     def __init__(self, make_spec: SpecMaker) -> None:
-        self._pool = Pool(make_spec, RayWorkers(make_spec.pool), RegistryClient())
+        self._pool = Pool(make_spec, workers_of(make_spec.pool), RegistryClient())
         self._task = asyncio.get_running_loop().create_task(self._pool.supervise())
 
     def check_health(self) -> None:

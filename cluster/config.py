@@ -112,10 +112,15 @@ class PoolConfig(Section):
     compute in turn). `niceness` is added to the process's where cores are shared.
     `slots`: sessions whose keys and values are held; `token_budget`: rows of one forward.
     `probe_s`: seconds between two looks at how busy a worker and its device are.
+    `tp`: processes that a worker's model is split over, each with the CPUs, GPUs, threads and
+    resources given here; `one_node`: they must share a machine, or else they share one where
+    one has room for them (sums of every layer travel between them).
     """
 
     tiers: Annotated[tuple[Tier, ...], Field(min_length=1)]
     replicas: Positive = 1
+    tp: Positive = 1
+    one_node: bool = False
     device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")] = "cpu"
     num_cpus: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
     num_gpus: Annotated[float, Field(ge=0)] = 0
@@ -140,6 +145,20 @@ class PoolConfig(Section):
         if self.device != "cpu" and not self.num_gpus:
             raise ValueError(f"device {self.device} needs num_gpus above 0, or Ray hides the GPUs")
         return self
+
+    @model_validator(mode="after")
+    def _ranks_host_full_alone(self) -> PoolConfig:
+        if self.tp > 1 and self.tiers != (Tier.FULL,):
+            raise ValueError(
+                f"tp {self.tp} is for a pool that hosts 'full' alone; draft and slim go into"
+                " another pool"
+            )
+        return self
+
+    @property
+    def processes(self) -> int:
+        """Of all its workers."""
+        return self.replicas * self.tp
 
 
 class RouterConfig(Section):
@@ -183,7 +202,7 @@ class Config(Section):
 
     def on_machine(self, cores: int) -> Config:
         """The same with every "auto" of `num_cpus` an equal share of the cores."""
-        sharing = sum(p.replicas for p in self.pools.values() if p.num_cpus == "auto")
+        sharing = sum(p.processes for p in self.pools.values() if p.num_cpus == "auto")
         pools = {
             name: pool.model_copy(update={"num_cpus": cores / sharing})
             if pool.num_cpus == "auto"

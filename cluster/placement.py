@@ -71,36 +71,54 @@ class RayWorkers:
 
     def spawn(self, spec: WorkerSpec) -> Any:
         """Start a worker actor with the pool's resources."""
-        pool = self.pool
-        options: dict[str, Any] = {
-            "num_cpus": cpus_of(pool),
-            "num_gpus": pool.num_gpus,
-            "resources": pool.resources,
-            "runtime_env": {"env_vars": worker_env(pool)},
-            "max_restarts": 0,
-            "max_concurrency": 1,
-        }
-        if pool.label_selector:
-            options["label_selector"] = pool.label_selector
-        # `report` has its own thread, so that a long step does not look like a dead worker.
-        remote: Any = ray.remote
-        actor = remote(concurrency_groups={"control": 1})(Worker)
-        return actor.options(**options).remote(spec)
+        options = actor_options(self.pool)
+        if self.pool.label_selector:
+            options["label_selector"] = self.pool.label_selector
+        return worker_actor().options(**options).remote(spec)
 
     async def report(self, handle: Any) -> WorkerReport:
         """Ask a worker; waits until it has loaded."""
-        try:
-            return await handle.report.options(concurrency_group="control").remote()
-        except RayActorError as error:
-            raise WorkerGone(_reason(error)) from error
+        return await report_of(handle)
 
     def tidy(self, handle: Any) -> None:
-        """An empty step; every step drops idle sessions first."""
-        handle.step.remote(StepRequest(()))
+        """See WorkerPort."""
+        tidy(handle)
 
     def kill(self, handle: Any) -> None:
         """End it at once."""
         ray.kill(handle)
+
+
+def actor_options(pool: PoolConfig) -> dict[str, Any]:
+    """What a process of a worker needs, apart from where it runs."""
+    return {
+        "num_cpus": cpus_of(pool),
+        "num_gpus": pool.num_gpus,
+        "resources": pool.resources,
+        "runtime_env": {"env_vars": worker_env(pool)},
+        "max_restarts": 0,
+        "max_concurrency": 1,
+    }
+
+
+def worker_actor() -> Any:
+    """The Worker as an actor class. `report` has its own thread, so that a long step does not
+    look like a dead worker."""
+    remote: Any = ray.remote
+    return remote(concurrency_groups={"control": 1})(Worker)
+
+
+async def report_of(handle: Any) -> WorkerReport:
+    """A worker's report, once it has loaded. WorkerGone when it is dead."""
+    try:
+        return await handle.report.options(concurrency_group="control").remote()
+    except RayActorError as error:
+        raise WorkerGone(reason_of(error)) from error
+
+
+def tidy(handle: Any) -> None:
+    """An empty step; every step drops idle sessions first."""
+    handle.step.remote(StepRequest(()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +147,7 @@ async def call_worker(handle: Any, request: StepRequest) -> StepReply:
     try:
         return await handle.step.remote(request)
     except RayActorError as error:
-        raise WorkerGone(_reason(error)) from error
+        raise WorkerGone(reason_of(error)) from error
 
 
 class RegistryClient:
@@ -210,6 +228,7 @@ def end_shared() -> None:
             ray.kill(ray.get_actor(name, namespace=NAMESPACE))
 
 
-def _reason(error: RayActorError) -> str:
+def reason_of(error: BaseException | None) -> str:
+    """The last line of an error of Ray's, which says most."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

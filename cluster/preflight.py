@@ -119,6 +119,12 @@ def check(config: Config) -> Facts:
     limit = getattr(model, "max_position_embeddings", config.model.context)
     if config.model.context > limit:
         raise ConfigError(f"model.context: {config.model.context} is more than the model's {limit}")
+    for name, pool in config.pools.items():
+        if pool.tp > model.num_key_value_heads:
+            raise ConfigError(
+                f"pools.{name}.tp: {pool.tp} is more than the model's {model.num_key_value_heads}"
+                " key/value heads"
+            )
     tokenizer = _tokenizer(model_dir)
     return Facts(
         config=config,
@@ -145,11 +151,11 @@ def check_machine(config: Config, cores: int, gpus: int) -> None:
                 raise ConfigError(
                     f"{where}.{key}: a Ray of this machine's own has none; give --address"
                 )
-    asked_gpus = sum(pool.num_gpus * pool.replicas for pool in config.pools.values())
+    asked_gpus = sum(pool.num_gpus * pool.processes for pool in config.pools.values())
     if asked_gpus > gpus:
         raise ConfigError(
-            f"pools: {asked_gpus:g} GPUs are asked for (num_gpus times replicas), this machine has"
-            f" {gpus}"
+            f"pools: {asked_gpus:g} GPUs are asked for (num_gpus times replicas times tp), this"
+            f" machine has {gpus}"
         )
 
 

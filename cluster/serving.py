@@ -81,7 +81,7 @@ def _start_ray(facts: Facts, address: str | None) -> None:
     ray.init(
         address="local",
         namespace="serve",
-        num_cpus=math.ceil(sum(cpus_of(pool) * pool.replicas for pool in pools)) + 1,
+        num_cpus=math.ceil(sum(cpus_of(pool) * pool.processes for pool in pools)) + 1,
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,

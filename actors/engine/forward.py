@@ -116,7 +116,8 @@ class PackedForward:
         self._cache.place([(s.slot, s.position, s.row, s.count) for s in pack.spans])
         positions = [at for s in pack.spans for at in range(s.position, s.position + s.count)]
         padding = [0] * self._lacking(len(pack.ids))
-        keep = [*pack.keep, *pack.keep[-1:] * self._lacking(len(pack.keep))]
+        keep = list(pack.keep)
+        keep += keep[-1:] * self._lacking(len(keep))
         logits = self._decoded([*pack.ids, *padding], positions + padding, keep, pack)
         return logits[: len(pack.keep)]
 

@@ -91,6 +91,11 @@ def test_mode_off_needs_no_quotes(tmp_path: Path, mode: str):
         ({"pools": {"x": {"tiers": ["full"], "num_cpus": 0}}}, ["pools.x.num_cpus", "auto"]),
         ({"pools": {"x": {"tiers": ["full"], "niceness": 20}}}, ["pools.x.niceness:", "19"]),
         ({"pools": {"x": {"tiers": ["full"], "token_budget": 3}}}, ["pools.x.token_budget:", "4"]),
+        ({"pools": {"x": {"tiers": ["full"], "tp": 0}}}, ["pools.x.tp:", "greater than or equal"]),
+        (
+            {"pools": {"x": {"tiers": ["full", "draft"], "tp": 2}}},
+            ["pools.x: tp 2 is for a pool that hosts 'full' alone"],
+        ),
         ({"pools": {}}, ["pools:", "at least 1"]),
         ({"model": {"context": 0}}, ["model.context:", "greater than or equal to 1"]),
         ({"model": {"context": "many"}}, ["model.context:", "integer"]),

@@ -179,6 +179,26 @@ def test_pools_may_share_what_the_machine_has(changes: dict[str, Any]):
     check_machine(pools_of(**changes), cores=8, gpus=3)
 
 
+def test_every_rank_counts_as_a_process_of_its_pool():
+    pools = {
+        "cheap": {"tiers": ["draft"]},
+        "large": {"tiers": ["full"], "tp": 3, "replicas": 2, "device": "cuda", "num_gpus": 1},
+    }
+    split = parse({"pools": pools}, "test")
+    assert split.pools["large"].processes == 6
+    assert split.on_machine(14).pools["cheap"].num_cpus == 2
+    check_machine(split, cores=8, gpus=6)
+    with pytest.raises(ConfigError, match="6 GPUs are asked for"):
+        check_machine(split, cores=8, gpus=5)
+
+
+def test_more_ranks_than_key_value_heads_are_refused(root: Path):
+    split = config(root, pools={"all": {"tiers": ["full"], "tp": 2}})
+    assert "pools.all.tp: 2 is more than the model's 1 key/value heads" in refused(
+        split, ConfigError
+    )
+
+
 @pytest.mark.parametrize("kind", ["model", "route"])
 def test_draft_of_either_kind_is_a_source(root: Path, kind: str):
     path = route(root) if kind == "route" else str(root / "draft")
