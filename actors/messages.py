@@ -56,7 +56,8 @@ class WorkerReport:
     """What a worker says of itself once it has loaded, and from then on when asked.
 
     `weight_bytes`: of all its tiers together, shared weights counted once. `probe`: how busy it
-    and its device are, as sampled last.
+    and its device are, as sampled last. `rank_pids`: of a worker that is a
+    group, by rank; what is said of memory is then rank 0's share.
     """
 
     worker_id: str

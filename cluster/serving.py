@@ -139,9 +139,11 @@ def _worker_lines(report: WorkerReport) -> Iterator[str]:
     invariant = "row-invariant" if report.row_invariant else "NOT row-invariant: exact up to ties"
     # Only full has to be: nobody asks it of a draft.
     law = f", {invariant}" if Tier.FULL in report.tiers else ""
+    ranks = len(report.rank_pids)
+    whose = f"in rank 0 of {ranks}" if ranks else "in all"
     yield (
         f"  {report.worker_id}: {report.device}, {report.threads} threads, weights"
-        f" {_mb(report.weight_bytes)} in all{law}"
+        f" {_mb(report.weight_bytes)} {whose}{law}"
     )
     for tier, stats in report.engines.items():
         if not stats.slots:

@@ -23,7 +23,7 @@ from policies.vocabulary import Tier
 from tests.engine.toys import save_toy
 from tests.ranks.groups import engine_spec
 
-LIMIT_S = 300.0
+LIMIT_S = 1800.0
 
 
 @pytest.fixture(scope="module")

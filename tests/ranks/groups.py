@@ -22,7 +22,7 @@ from actors.engine.transformers_engine import TransformersEngine
 from policies.vocabulary import Tier
 from tests.engine.toys import CPU
 
-LIMIT_S = 300.0
+LIMIT_S = 1800.0
 _SPAWN = multiprocessing.get_context("spawn")
 
 
@@ -101,6 +101,19 @@ def _lead(spec: EngineSpec, group_spec: GroupSpec, line: Connection) -> None:
 def _follow(spec: EngineSpec, group_spec: GroupSpec, rank: int) -> None:
     torch.set_num_threads(1)
     follow(spec, RankGroup(group_spec, rank, CPU))
+
+
+def run_ranks(
+    spec: EngineSpec, size: int, work: Callable[[EngineSpec, GroupSpec, int], None]
+) -> None:
+    """work(spec, group, rank) in a process for each rank, until all are done."""
+    store = open_store("127.0.0.1", LIMIT_S)
+    group = GroupSpec(size, "127.0.0.1", store.port, secrets.token_hex(16), LIMIT_S)
+    processes = [_SPAWN.Process(target=work, args=(spec, group, rank)) for rank in range(size)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
 
 
 def whole_engine(spec: EngineSpec) -> TransformersEngine:

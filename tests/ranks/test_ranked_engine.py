@@ -122,8 +122,7 @@ def test_ranks_of_one_host_share_memory_and_leave_no_file(ranked):
     assert list(Path("/dev/shm").glob("viaserve-ranks-*")) == []
 
 
-@pytest.mark.parametrize("busy", [False, True], ids=["idle", "computing"])
-@pytest.mark.parametrize("victim", [0, 2])
+@pytest.mark.parametrize(("victim", "busy"), [(0, False), (2, True)])
 def test_a_dead_rank_takes_its_group_with_it(tmp_path, victim, busy):
     path = save_toy(tmp_path, "llama", num_key_value_heads=3, num_hidden_layers=1)
     with rank_group(engine_spec(path), 3) as leader:

@@ -7,6 +7,7 @@ in the kernel, and a process that dies closes its lines. It knows bytes, not wha
 from __future__ import annotations
 
 import contextlib
+import hmac
 import os
 import select
 import socket
@@ -17,6 +18,8 @@ from collections.abc import Callable, Sequence
 _HEADER = struct.Struct("!I")
 _HELLO = struct.Struct("!32sII")
 """Token, rank, process id."""
+_HELLO_S = 30.0
+"""A stranger that says nothing holds the others up for so long at most."""
 _DEAD_AFTER_MS = 15_000
 """For hosts that vanish: the kernel itself reports a process that ends."""
 _GONE = select.POLLRDHUP | select.POLLHUP | select.POLLERR
@@ -59,12 +62,12 @@ class Hub:
         self.pids = tuple(met[rank][1] for rank in sorted(met))
 
     def _hello_of(self, line: socket.socket) -> tuple[int, int] | None:
-        line.settimeout(self._timeout_s)
+        line.settimeout(min(_HELLO_S, self._timeout_s))
         try:
             token, rank, pid = _HELLO.unpack(_take(line, _HELLO.size))
         except (OSError, LinkError):
             return None
-        return (rank, pid) if token == self._token else None
+        return (rank, pid) if hmac.compare_digest(token, self._token) else None
 
     def send(self, message: bytes) -> None:
         """To every follower, without waiting for them to take it. LinkError where one is gone."""
