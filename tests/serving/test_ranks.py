@@ -20,6 +20,7 @@ __all__ = ["prompts"]
 pytestmark = pytest.mark.slow
 
 NUM_PROMPTS = 16
+CONFIG = "config/two-pools.yaml"
 # On a busy machine a group may take longer to come back than clients usually wait.
 SETTINGS = ["model.dtype=float32", "model.context=2048", "router.worker_wait_s=900"]
 MODES = ("off", "two_tier")
@@ -73,9 +74,9 @@ async def test_ranks_give_the_bytes_of_one_and_a_killed_rank_fails_no_request(
     requests = requests_of(prompts)
     assert len(requests) > 3
     if not one_rank:
-        with serving(SETTINGS) as server:
+        with serving(SETTINGS, config=CONFIG) as server:
             one_rank += await texts(server, requests)
-    with serving([*SETTINGS, f"pools.large.tp={size}"]) as server:
+    with serving([*SETTINGS, f"pools.large.tp={size}"], config=CONFIG) as server:
         assert await texts(server, requests) == one_rank
         [before] = [w for w in server.ready()["workers"] if "full" in w["tiers"]]
         assert len(before["rank_pids"]) == size
