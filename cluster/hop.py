@@ -11,7 +11,7 @@ import ray
 
 from actors.engine.build import EngineSpec, TierSource
 from actors.messages import StepRequest
-from cluster.config import PoolConfig
+from cluster.config_pools import PoolConfig
 from cluster.placement import RayWorkers, SpecMaker, call_worker
 from policies.vocabulary import Tier
 

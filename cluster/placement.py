@@ -21,7 +21,7 @@ from actors.messages import Membership, StepReply, StepRequest, WorkerEntry, Wor
 from actors.pool import WorkerGone
 from actors.registry import Registry
 from actors.worker import Worker, WorkerSpec
-from cluster.config import PoolConfig
+from cluster.config_pools import PoolConfig
 from infra.probe.sampler import ProbeSettings
 from policies.audit import AuditRow, AuditSettings
 from policies.audit_state import AuditState

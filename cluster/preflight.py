@@ -21,7 +21,8 @@ from actors.engine.route import ModelError, fingerprint, read_route
 from actors.ingress.settings import IngressSettings
 from actors.lookup import Lookup
 from actors.router import RouterSettings
-from cluster.config import ROOT, Config, ConfigError, DraftConfig, PoolConfig
+from cluster.config import ROOT, Config, ConfigError, DraftConfig
+from cluster.config_pools import PoolConfig
 from cluster.fetch import fetch_default, fetch_gguf
 from cluster.trio.arithmetic import fast_dtype
 from policies.plan_settings import ControllerSettings

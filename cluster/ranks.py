@@ -22,7 +22,7 @@ from actors.engine.ranks.group import GroupSpec, open_store
 from actors.messages import WorkerReport
 from actors.pool import WorkerGone, WorkerPort
 from actors.worker import Follower, WorkerSpec
-from cluster.config import PoolConfig
+from cluster.config_pools import PoolConfig
 from cluster.placement import (
     RayWorkers,
     actor_options,

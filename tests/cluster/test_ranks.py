@@ -16,7 +16,8 @@ from ray.util import placement_group_table
 
 from actors.messages import WorkerEntry
 from actors.pool import Pool, WorkerGone
-from cluster.config import ROOT, PoolConfig
+from cluster.config import ROOT
+from cluster.config_pools import PoolConfig
 from cluster.placement import RayWorkers, SpecMaker
 from cluster.ranks import RayRankGroups, workers_of
 from policies.vocabulary import Tier
