@@ -2,20 +2,90 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from cluster.config_lossy import Section
+from policies.placing import Demand
 from policies.vocabulary import Tier
 
+ACCELERATOR_LABEL = "ray.io/accelerator-type"
+"""Ray puts it on every node whose first GPU it knows."""
+
 Positive = Annotated[int, Field(ge=1)]
+Amount = Annotated[float, Field(gt=0)]
+Device = Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")]
+Cpus = Amount | Literal["auto"]
+Gpus = Annotated[float, Field(ge=0)]
 
 
-class PoolConfig(Section):
+class HardwareConfig(Section):
+    """Where a worker may run. `accelerator`: one of Ray's accelerator types, as L4 or H100, and
+    short for a label; `label_selector`: labels of the node, with Ray's `!x` and `in(x,y)`."""
+
+    accelerator: str | None = None
+    label_selector: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def selector(self) -> dict[str, str]:
+        """All labels that the node has to have."""
+        if self.accelerator is None:
+            return self.label_selector
+        return self.label_selector | {ACCELERATOR_LABEL: self.accelerator}
+
+    @field_validator("accelerator")
+    @classmethod
+    def _known_to_ray(cls, accelerator: str | None) -> str | None:
+        if accelerator is not None and accelerator not in (known := _accelerators()):
+            raise ValueError(
+                f"Ray knows no {accelerator}, only {', '.join(known)}; for another card give"
+                f" label_selector {{{ACCELERATOR_LABEL}: …}}"
+            )
+        return accelerator
+
+    @field_validator("label_selector")
+    @classmethod
+    def _as_ray_reads_them(cls, labels: dict[str, str]) -> dict[str, str]:
+        from ray._private.label_utils import validate_label_selector  # slow, and rarely needed
+
+        if labels and (fault := validate_label_selector(labels)):
+            raise ValueError(fault)
+        return labels
+
+    @model_validator(mode="after")
+    def _one_word_for_the_accelerator(self) -> HardwareConfig:
+        if self.accelerator is not None and ACCELERATOR_LABEL in self.label_selector:
+            raise ValueError(f"give accelerator or the label {ACCELERATOR_LABEL}, not both")
+        return self
+
+
+class FallbackConfig(HardwareConfig):
+    """Hardware that will do where a pool's own cannot be had. It names its labels anew; other
+    keys that it leaves out are the pool's, but `device: cpu` takes no GPU."""
+
+    device: Device | None = None
+    num_cpus: Cpus | None = None
+    num_gpus: Gpus | None = None
+    resources: dict[str, Amount] | None = None
+    memory_frac: Annotated[float, Field(gt=0, le=1)] | None = None
+
+    def over(self, pool: PoolConfig) -> dict[str, Any]:
+        """The keys of the pool as they are on this hardware."""
+        own = self.model_dump(exclude_none=True)
+        kept = {"accelerator": self.accelerator, "label_selector": self.label_selector}
+        if self.device == "cpu":
+            kept |= {"num_gpus": 0, "memory_frac": None}
+        return pool.model_dump(exclude={"fallback"}) | kept | own
+
+
+class PoolConfig(HardwareConfig):
     """One kind of hardware and the tiers it hosts; a replica is one worker.
 
     `num_cpus` "auto": an equal share of this machine's cores (on a cluster give a number).
+    `num_gpus`: below 1 several workers share a card; `memory_frac` is then the share of the
+    card's memory that each may take, by default the same (PyTorch's own; a CUDA context of some
+    hundred MB each comes on top). `fallback`: other hardware, in the order in which to try it.
     `threads`: compute threads of a worker, by default its CPUs. `cores`: "own", or shared with
     other workers: "passive" (OpenMP threads sleep instead of spinning) or "lease" (workers
     compute in turn). `niceness` is added to the process's where cores are shared.
@@ -30,17 +100,43 @@ class PoolConfig(Section):
     replicas: Positive = 1
     tp: Positive = 1
     one_node: bool = False
-    device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")] = "cpu"
-    num_cpus: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
-    num_gpus: Annotated[float, Field(ge=0)] = 0
-    resources: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
-    label_selector: dict[str, str] = Field(default_factory=dict)
+    device: Device = "cpu"
+    num_cpus: Cpus = "auto"
+    num_gpus: Gpus = 0
+    memory_frac: Annotated[float, Field(gt=0, le=1)] | None = None
+    resources: dict[str, Amount] = Field(default_factory=dict)
+    fallback: tuple[FallbackConfig, ...] = ()
     threads: Positive | None = None
     cores: Literal["own", "passive", "lease"] = "passive"
     niceness: Annotated[int, Field(ge=0, le=19)] = 4
     slots: Positive = 16
     token_budget: Annotated[int, Field(ge=4)] = 256
     probe_s: Annotated[float, Field(ge=0.05, le=3600)] = 1.0
+
+    @property
+    def processes(self) -> int:
+        """Of all its workers."""
+        return self.replicas * self.tp
+
+    @property
+    def memory_share(self) -> float | None:
+        """Of its card that a process may take; None where the card is its own."""
+        share = self.memory_frac or self.num_gpus
+        return share if self.device != "cpu" and share < 1 else None
+
+    @property
+    def ways(self) -> tuple[PoolConfig, ...]:
+        """The pool on its own hardware, then on each other; none of them has a fallback."""
+        own = self.model_copy(update={"fallback": ()})
+        return (own, *(PoolConfig.model_validate(other.over(own)) for other in self.fallback))
+
+    @property
+    def demand(self) -> Demand:
+        """What one worker takes, on its own hardware; `num_cpus` is a number by now."""
+        assert not isinstance(self.num_cpus, str)
+        amounts = {"CPU": self.num_cpus, "GPU": self.num_gpus, **self.resources}
+        each = {kind: amount for kind, amount in amounts.items() if amount}
+        return Demand(each, self.selector, self.tp, self.one_node)
 
     @field_validator("tiers")
     @classmethod
@@ -49,10 +145,31 @@ class PoolConfig(Section):
             raise ValueError("a tier is named twice")
         return tiers
 
+    @field_validator("resources")
+    @classmethod
+    def _of_their_own_kind(cls, resources: dict[str, float]) -> dict[str, float]:
+        if {"CPU", "GPU"} & resources.keys():
+            raise ValueError("CPU and GPU are num_cpus and num_gpus")
+        return resources
+
     @model_validator(mode="after")
-    def _cuda_needs_gpus(self) -> PoolConfig:
+    def _gpus_make_sense(self) -> PoolConfig:
         if self.device != "cpu" and not self.num_gpus:
             raise ValueError(f"device {self.device} needs num_gpus above 0, or Ray hides the GPUs")
+        if self.accelerator and not self.num_gpus:
+            raise ValueError(f"accelerator {self.accelerator} needs num_gpus above 0")
+        if self.num_gpus > 1 and self.num_gpus % 1:
+            raise ValueError(f"num_gpus {self.num_gpus:g} must be a whole number or below 1")
+        if self.tp > 1 and self.device != "cpu" and self.num_gpus < 1:
+            raise ValueError(f"tp {self.tp} needs num_gpus of at least 1: a card takes one rank")
+        if self.memory_frac is not None and self.device == "cpu":
+            raise ValueError("memory_frac is for device cuda")
+        sharing = int(1 / self.num_gpus + 1e-6) if 0 < self.num_gpus < 1 else 1
+        if self.memory_frac is not None and self.memory_frac * sharing > 1 + 1e-6:
+            raise ValueError(
+                f"memory_frac {self.memory_frac:g} must be at most {1 / sharing:g}, since"
+                f" num_gpus {self.num_gpus:g} lets {sharing} workers share a card"
+            )
         return self
 
     @model_validator(mode="after")
@@ -64,7 +181,19 @@ class PoolConfig(Section):
             )
         return self
 
-    @property
-    def processes(self) -> int:
-        """Of all its workers."""
-        return self.replicas * self.tp
+    @model_validator(mode="after")
+    def _fallbacks_are_possible(self) -> PoolConfig:
+        for number, other in enumerate(self.fallback):
+            try:
+                PoolConfig.model_validate(other.over(self))
+            except ValidationError as error:
+                said = "; ".join(e["msg"].removeprefix("Value error, ") for e in error.errors())
+                raise ValueError(f"fallback.{number}: {said}") from None
+        return self
+
+
+def _accelerators() -> list[str]:
+    """Ray's names of accelerator types."""
+    from ray.util.accelerators import accelerators  # slow, and rarely needed
+
+    return sorted({v for k, v in vars(accelerators).items() if k[0] != "_" and isinstance(v, str)})

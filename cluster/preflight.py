@@ -131,7 +131,7 @@ def check(config: Config) -> Facts:
         config=config,
         model_dir=model_dir,
         fingerprint=_fingerprint(model_dir),
-        dtype=resolved_dtype(config.model.dtype, {p.device for p in config.pools.values()}),
+        dtype=resolved_dtype(config.model.dtype, _devices(config)),
         sources=_sources(config, model_dir),
         eos_ids=_eos_ids(model_dir, tokenizer),
         vocab_size=model.vocab_size,
@@ -140,24 +140,37 @@ def check(config: Config) -> Facts:
 
 
 def check_machine(config: Config, cores: int, gpus: int) -> None:
-    """ConfigError where one machine with so many cores and GPUs cannot host the pools."""
+    """ConfigError where one machine with so many cores and GPUs cannot host the pools, on their
+    own hardware or a fallback."""
+    asked_gpus = 0.0
     for name, pool in config.pools.items():
-        where = f"pools.{name}"
-        if not isinstance(pool.num_cpus, str) and pool.num_cpus > cores:
-            raise ConfigError(
-                f"{where}.num_cpus: {pool.num_cpus:g} is more than this machine's {cores} cores"
-            )
-        for key, asked in (("label_selector", pool.label_selector), ("resources", pool.resources)):
-            if asked:
-                raise ConfigError(
-                    f"{where}.{key}: a Ray of this machine's own has none; give --address"
-                )
-    asked_gpus = sum(pool.num_gpus * pool.processes for pool in config.pools.values())
+        faults = [_fault_here(way, cores, gpus) for way in pool.ways]
+        if all(faults):
+            raise ConfigError(f"pools.{name}.{faults[0]}")
+        way = pool.ways[faults.index(None)]
+        asked_gpus += way.num_gpus * way.processes
     if asked_gpus > gpus:
         raise ConfigError(
             f"pools: {asked_gpus:g} GPUs are asked for (num_gpus times replicas times tp), this"
             f" machine has {gpus}"
         )
+
+
+def _fault_here(pool: PoolConfig, cores: int, gpus: int) -> str | None:
+    """What a machine of our own lacks for a worker, key first."""
+    if not isinstance(pool.num_cpus, str) and pool.num_cpus > cores:
+        return f"num_cpus: {pool.num_cpus:g} is more than this machine's {cores} cores"
+    for key, asked in (("label_selector", pool.label_selector), ("resources", pool.resources)):
+        if asked:
+            return f"{key}: a Ray of this machine's own has none; give --address"
+    if pool.num_gpus * pool.tp > gpus:
+        return f"num_gpus: {pool.num_gpus * pool.tp:g} is more than this machine's {gpus} GPUs"
+    return None
+
+
+def _devices(config: Config) -> set[str]:
+    """Those that workers may come to run on."""
+    return {way.device for pool in config.pools.values() for way in pool.ways}
 
 
 def _resolve(path: str) -> Path:

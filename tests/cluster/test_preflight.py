@@ -165,6 +165,8 @@ def pools_of(**changes: Any) -> Config:
         ({"device": "cuda", "num_gpus": 2}, "pools: 4 GPUs are asked for"),
         ({"label_selector": {"a": "b"}}, "pools.large.label_selector:"),
         ({"resources": {"a100": 1}}, "pools.large.resources:"),
+        ({"device": "cuda", "num_gpus": 4}, "pools.large.num_gpus: 4 is more than"),
+        ({"num_cpus": 9, "fallback": [{"num_cpus": 10}]}, "pools.large.num_cpus: 9 is more"),
     ],
 )
 def test_pools_that_one_machine_cannot_host_are_refused(changes: dict[str, Any], says: str):
@@ -174,7 +176,18 @@ def test_pools_that_one_machine_cannot_host_are_refused(changes: dict[str, Any],
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("changes", [{}, {"num_cpus": 8}, {"device": "cuda", "num_gpus": 1.5}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"num_cpus": 8},
+        {"device": "cuda", "num_gpus": 1, "accelerator": "H100"},
+        {"device": "cuda", "num_gpus": 0.5},
+        {"num_cpus": 9, "fallback": [{"num_cpus": 8}]},
+        {"label_selector": {"a": "b"}, "fallback": [{"num_cpus": 2}]},
+        {"device": "cuda", "num_gpus": 4, "fallback": [{"device": "cpu"}]},
+    ],
+)
 def test_pools_may_share_what_the_machine_has(changes: dict[str, Any]):
     check_machine(pools_of(**changes), cores=8, gpus=3)
 
