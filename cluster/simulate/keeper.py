@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections import Counter
 from collections.abc import Sequence
@@ -16,8 +15,9 @@ from cluster.simulate.lane import SimLane, open_lane
 from cluster.simulate.setup import PoolSetup, Setup
 from cluster.simulate.worker import SimWorker
 from policies.autoscale import Autoscaler, PoolScale, PoolStats, Scale
-from policies.pressure import PoolLoad, Pressure, PressureSettings, Price, price_of
-from policies.vocabulary import PlanKind, Tier
+from policies.pressure import PoolLoad, PressureSettings
+from policies.prices import PoolLook, Prices
+from policies.vocabulary import PlanKind
 
 TICK_S = 1.0
 _SMOOTHING = 0.3
@@ -44,7 +44,6 @@ class Pool:
     name: str
     setup: PoolSetup
     seats: list[SimLane]
-    price: Price
     starting: int = 0
     leaving: list[SimLane] = field(default_factory=list)
     workers: list[SimWorker] = field(default_factory=list)
@@ -71,11 +70,11 @@ class Keeper:
         self._setup, self._clock, self._desk, self._planner = setup, clock, desk, planner
         self._rng = rng
         self._named = 0
-        self._settings = PressureSettings()
-        self.large = Pool("large", setup.large, desk.large, Price(self._settings))
+        self._prices = Prices(PressureSettings())
+        self.large = Pool("large", setup.large, desk.large)
         self.pools = [self.large]
         if setup.cheap is not None:
-            self.pools.append(Pool("cheap", setup.cheap, desk.cheap, Price(self._settings)))
+            self.pools.append(Pool("cheap", setup.cheap, desk.cheap))
         for pool in self.pools:
             for _ in range(pool.setup.workers):
                 self._open(pool, 0.0)
@@ -115,13 +114,11 @@ class Keeper:
             pool.crowd = items / busy / self._desk.load
 
     def _press(self) -> None:
-        pressure: dict[Tier, Pressure] = {}
-        for pool in self.pools:
-            told = pool.price.follow(self._clock.now, price_of(_pool_load(pool), self._settings))
-            # Full's rows are the load's own; steps of the rounding do not move a plan.
-            crowd = 1.0 if pool is self.large else _rounded(pool.crowd)
-            pressure |= dict.fromkeys(pool.setup.tiers, Pressure(told, crowd))
-        self._planner.under(pressure)
+        looks = {
+            pool.name: PoolLook(frozenset(pool.setup.tiers), _pool_load(pool), pool.crowd)
+            for pool in self.pools
+        }
+        self._planner.under(self._prices.follow(self._clock.now, looks))
 
     def _resize(self, scaler: Autoscaler) -> None:
         stats = {pool.name: self._stats(pool) for pool in self.pools}
@@ -194,7 +191,7 @@ class Keeper:
                 waiting=self._desk.waiting,
                 workers={pool.name: len(pool.seats) for pool in self.pools},
                 util_frac={pool.name: pool.util_frac for pool in self.pools},
-                price={pool.name: pool.price.told for pool in self.pools},
+                price={pool.name: self._prices.told.get(pool.name, 1.0) for pool in self.pools},
                 tokens_by=dict(Counter(self._desk.tokens_by)),
             )
         )
@@ -210,12 +207,7 @@ def _pool_load(pool: Pool) -> PoolLoad:
         return PoolLoad(pool.util_frac, 0.0, 0.0)
     return PoolLoad(
         util_frac=pool.util_frac,
-        queue_s=fmean(seat.wait_s for seat in seats),
+        queue_s=fmean(seat.lane.wait_s for seat in seats),
         step_s=fmean(seat.lane.step_s for seat in seats),
         kv_frac=fmean(seat.worker.kv_frac for seat in seats),
     )
-
-
-def _rounded(crowd: float) -> float:
-    """To half octaves."""
-    return 2 ** (round(2 * math.log2(max(crowd, 0.01))) / 2)
