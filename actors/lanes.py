@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from actors.messages import StepRequest, WorkerReport
+from actors.pace import Pace
+from policies.balance import WorkerLoad
 from policies.batching import (
     BatchLimits,
     Candidate,
@@ -23,6 +25,8 @@ from policies.work import WorkKind
 
 _SMOOTHING = 0.2
 _RELEASES_PER_STEP = 1024
+_UNDER_WAY = 0.5
+"""Of a step, what is left of it on average when work comes."""
 
 
 @dataclass(slots=True)
@@ -35,10 +39,16 @@ class Waiter:
     alone: bool = False
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Lane:
     """One worker. `hop_s` and `step_s` are exponentially weighted seconds of a call's way to
-    the worker and back, and of its computing."""
+    the worker and back, and of its computing; `wait_s` of work before its step.
+
+    `homes`: sessions that live here; `proposing`: of a full worker, how many of its sessions
+    propose at which other lane just now. `busy_s`, `item_s`: seconds computed, and the same
+    times the sessions of each step. `late`: steps under way past their deadline.
+    `draining`: takes nobody new; who is here moves on. `slow`: much slower than others.
+    """
 
     worker_id: str
     handle: Any
@@ -48,11 +58,19 @@ class Lane:
     waiting: dict[str, Waiter] = field(default_factory=dict)
     homes: set[str] = field(default_factory=set)
     releases: list[str] = field(default_factory=list)
+    proposing: dict[Lane, int] = field(default_factory=dict)
+    pace: Pace = field(default_factory=Pace)
     in_flight: int = 0
     steps: int = 0
+    measures: int = 0
     busy_s: float = 0.0
+    item_s: float = 0.0
     hop_s: float = 0.0
     step_s: float = 0.0
+    wait_s: float = 0.0
+    late: int = 0
+    draining: bool = False
+    slow: bool = False
     hold: asyncio.TimerHandle | None = None
 
     @property
@@ -65,16 +83,53 @@ class Lane:
         """Whether another step may be sent now."""
         return self.in_flight < in_flight_limit(self.hop_s, self.step_s, self.max_in_flight)
 
-    def holds(self, expected: list[Lane], wake: Callable[[], None]) -> bool:
-        """Whether to leave the waiting sessions for the moment: others of this worker's are
-        about to come back, one from each lane of `expected`. `wake` is called when it ends.
+    @property
+    def queue_s(self) -> float:
+        """Expected wait of work that comes now: half of a step under way, and the steps of those
+        who wait already."""
+        under_way = _UNDER_WAY * (self.in_flight > 0)
+        return self.step_s * (under_way + len(self.waiting) / self.report.slots)
+
+    @property
+    def kv_frac(self) -> float:
+        """Share of the slots for keys and values that is taken, of the tier with the fewest."""
+        engines = self.report.engines.values()
+        return max((e.sessions / e.slots for e in engines if e.slots), default=0.0)
+
+    @property
+    def closed(self) -> bool:
+        """See Seat."""
+        return self.draining or self.late > 0
+
+    @property
+    def calm(self) -> bool:
+        """See Seat."""
+        return self.queue_s <= self.step_s and not self.slow
+
+    def load(self) -> WorkerLoad:
+        """As balance sees it."""
+        return WorkerLoad(
+            worker_id=self.worker_id,
+            sessions=len(self.homes),
+            slots=self.report.slots,
+            hop_s=self.hop_s,
+            step_s=self.step_s,
+            queue_s=self.queue_s,
+            util_frac=self.report.probe.util_frac,
+            kv_frac=self.kv_frac,
+        )
+
+    def holds(self, wake: Callable[[], None]) -> bool:
+        """Whether to leave the waiting sessions for the moment: others of this worker's, which
+        propose elsewhere, are about to come back. `wake` is called when it ends.
         """
-        if not self.waiting or self.in_flight or not expected:
+        if not self.waiting or self.in_flight or not self.proposing:
             return self.end_hold()
         if self.hold is not None:
             return not self.hold.cancelled() and self.hold.when() > _loop_time()
-        expected_in_s = max(lane.step_s + lane.hop_s for lane in expected)
-        wait_s = hold_s(len(self.waiting), len(expected), expected_in_s, self.step_s)
+        expected_in_s = max(lane.step_s + lane.hop_s for lane in self.proposing)
+        expected = sum(self.proposing.values())
+        wait_s = hold_s(len(self.waiting), expected, expected_in_s, self.step_s)
         if wait_s == 0.0:
             return False
         self.hold = asyncio.get_running_loop().call_later(wait_s, wake)
@@ -93,7 +148,11 @@ class Lane:
             return None
         self.end_hold()
         grants = self._grants(now)
-        chosen = [(self.waiting.pop(g.session_id).session, g.rows) for g in grants]
+        taken = [self.waiting.pop(grant.session_id) for grant in grants]
+        if taken:
+            waited_s = sum(now - waiter.since for waiter in taken) / len(taken)
+            self.wait_s += _SMOOTHING * (waited_s - self.wait_s)
+        chosen = [(waiter.session, g.rows) for waiter, g in zip(taken, grants, strict=True)]
         bursts = (WorkKind.DECODE, WorkKind.ROUNDS)
         others = sum(session.wants not in bursts for session, _ in chosen)
         burst = decode_burst(others, self.decode_tokens)
@@ -117,9 +176,19 @@ class Lane:
         that were not sent `alone`: they have waited behind another."""
         self.steps += 1
         self.busy_s += busy_s
+        self.item_s += num_items * busy_s
         if num_items and alone:
-            self.hop_s += _SMOOTHING * (max(wall_s - busy_s, 0.0) - self.hop_s)
-            self.step_s += _SMOOTHING * (busy_s - self.step_s)
+            # The first is all that is known, whatever was presumed.
+            self.measures += 1
+            gain = max(_SMOOTHING, 1 / self.measures)
+            self.hop_s += gain * (max(wall_s - busy_s, 0.0) - self.hop_s)
+            self.step_s += gain * (busy_s - self.step_s)
+
+    def fade(self, factor: float, step_s: float, hop_s: float) -> None:
+        """Nothing was asked of it: what its steps took counts for less than what others take."""
+        self.pace.fade(factor)
+        self.step_s = step_s + factor * (self.step_s - step_s)
+        self.hop_s = hop_s + factor * (self.hop_s - hop_s)
 
     def describe(self) -> dict[str, Any]:
         """The lane for status pages; times in seconds."""
@@ -138,22 +207,19 @@ class Lane:
             "matchers": max((stats.matchers for stats in report.engines.values()), default=0),
             "waiting": len(self.waiting),
             "in_flight": self.in_flight,
+            "late": self.late,
+            "slow": self.slow,
             "steps": self.steps,
             "busy_s": self.busy_s,
             "hop_s": self.hop_s,
             "step_s": self.step_s,
+            "wait_s": self.wait_s,
             "probe": report.probe.describe(),
         }
 
 
 def _loop_time() -> float:
     return asyncio.get_running_loop().time()
-
-
-def least_loaded(lanes: list[Lane], hosts: Callable[[Lane], bool]) -> Lane | None:
-    """The lane with the fewest sessions at home among those that host what is asked."""
-    fit = [lane for lane in lanes if hosts(lane)]
-    return min(fit, key=lambda lane: (len(lane.homes), lane.worker_id), default=None)
 
 
 def available_tiers(lanes: Collection[Lane]) -> frozenset[Tier]:

@@ -6,7 +6,7 @@ import logging
 import math
 import random
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -40,6 +40,10 @@ class Planner:
     def under(self, pressure: Mapping[Tier, Pressure]) -> None:
         """What the workers of these tiers are under from now on."""
         self._controller.under(pressure)
+
+    def recompute_s(self, tiers: Collection[Tier], rows: int) -> float:
+        """Seconds to compute so many rows of one session on each of these tiers."""
+        return self._catch_up.stall_s(dict.fromkeys(tiers, rows))
 
     def saw_step(self, reply: StepReply) -> None:
         """What one call computed on each tier."""

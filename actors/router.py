@@ -10,65 +10,36 @@ import asyncio
 import contextvars
 import logging
 import math
+import random
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from actors.auditor import Auditor
-from actors.lanes import Lane, Waiter, available_tiers, least_loaded, models_of
-from actors.lookup import Lookup
+from actors.balancer import Balancer
+from actors.homes import Homes, Output, Running
+from actors.lanes import Lane, Waiter
 from actors.messages import GenerateRequest, Membership, Refusal, StepReply, StepRequest
 from actors.planner import Planner
-from actors.pool import WorkerGone
+from actors.router_settings import RouterSettings
+from actors.steps import Call, Steps
+from actors.watch import PoolWatch
+from policies.balance import waits
+from policies.deadline import DeadlineSettings, backoff_s
 from policies.session import Session
 from policies.transitions import State
-from policies.vocabulary import Commit, Tier
+from policies.vocabulary import PlanKind, Tier
 from policies.work import WorkKind
 
 logger = logging.getLogger("ray.serve")
 
-Call = Callable[[Any, StepRequest], Awaitable[StepReply]]
-"""Sends a step to a worker's handle. Raises WorkerGone when the worker is dead."""
-
-Output = tuple[int, Commit] | Refusal
-
-
-@dataclass(frozen=True, slots=True)
-class RouterSettings:
-    """Bounds of one router. `max_running` sessions are served at once, `max_queued` more wait.
-
-    A session without a full worker waits `worker_wait_s`; a step is given up after
-    `step_timeout_s`; `decode_tokens`: tokens that plain decoding asks for in one call;
-    `lookup`: drafting without a worker.
-    """
-
-    max_running: int = 16
-    max_queued: int = 64
-    max_in_flight: int = 2
-    decode_tokens: int = 4
-    worker_wait_s: float = 60.0
-    step_timeout_s: float = 300.0
-    max_failures: int = 3
-    lookup: Lookup | None = None
-
-
-@dataclass(slots=True, eq=False)
-class _Running:
-    """A session, where its output goes, and the workers it calls home."""
-
-    session: Session
-    index: int
-    inbox: asyncio.Queue[Output]
-    homes: dict[WorkKind, str] = field(default_factory=dict)
-    failures: int = 0
-    started_s: float = 0.0
-
 
 class Router:
     """One router replica. `auditor` watches over the sessions of lossy plans, `planner` chooses
-    for those that leave the plan to it."""
+    for those that leave the plan to it. `look` is to be called about once a second."""
 
     def __init__(
         self,
@@ -77,17 +48,21 @@ class Router:
         auditor: Auditor,
         planner: Planner,
         clock: Callable[[], float] = time.monotonic,
+        rng: random.Random | None = None,
     ) -> None:
         self._settings = settings
         self._auditor = auditor
         self._planner = planner
-        self._call = call
         self._clock = clock
-        self._lanes: dict[str, Lane] = {}
-        self._queue: deque[_Running] = deque()
-        self._running: dict[str, _Running] = {}
-        self._homeless: dict[str, asyncio.TimerHandle] = {}
-        self._steps: set[asyncio.Task[None]] = set()
+        balancer = Balancer(settings.balance, rng or random.Random())
+        self._homes = Homes(balancer, planner.recompute_s, moves=settings.moves)
+        self._drafts_here = frozenset({Tier.DRAFT} if settings.lookup else ())
+        self._watch = PoolWatch(settings.pressure, self._drafts_here)
+        self._steps = Steps(call, clock, settings.step_timeout_s, settings.deadline, self._lose)
+        self._backoff = settings.deadline or DeadlineSettings()
+        self._queue: deque[Running] = deque()
+        self._running: dict[str, Running] = {}
+        self._homeless: set[Running] = set()
         self._kicked = False
         self._service_s = 1.0
         # Steps belong to no request: Ray cancels a cancelled task's calls with it, and knows
@@ -104,7 +79,7 @@ class Router:
             return
         inbox: asyncio.Queue[Output] = asyncio.Queue()
         share = self._auditor.settings.audit.sample_prob
-        entered = [_Running(Session(s, share), i, inbox) for i, s in enumerate(request.sessions)]
+        entered = [Running(Session(s, share), i, inbox) for i, s in enumerate(request.sessions)]
         self._queue.extend(entered)
         self._kick()
         try:
@@ -134,7 +109,7 @@ class Router:
         )
         return Refusal("overloaded", "the queue is full; try again later", wait_s)
 
-    def _leave(self, running: _Running) -> None:
+    def _leave(self, running: Running) -> None:
         """Take the session out everywhere; once is enough, twice does no harm."""
         session = running.session
         session.cancel()
@@ -144,53 +119,45 @@ class Router:
         if self._running.pop(session.session_id, None) is None:
             return
         self._service_s += 0.1 * (self._clock() - running.started_s - self._service_s)
-        if (timer := self._homeless.pop(session.session_id, None)) is not None:
-            timer.cancel()
-        for lane in self._lanes.values():
-            lane.waiting.pop(session.session_id, None)
-            lane.homes.discard(session.session_id)
-            if lane.worker_id in session.workers:
-                lane.releases.append(session.session_id)
+        running.stop_timer()
+        self._homeless.discard(running)
+        self._homes.forget(running)
 
     def set_members(self, membership: Membership) -> None:
         """Take in who is there; sessions of workers that left move on."""
         present = {entry.report.worker_id: entry for entry in membership.workers}
-        for lane in list(self._lanes.values()):
+        lanes, settings = self._homes.lanes, self._settings
+        for lane in list(lanes.values()):
             entry = present.get(lane.worker_id)
             if entry is None or entry.handle != lane.handle:
                 self._lose(lane)
         for worker_id, entry in present.items():
-            if worker_id in self._lanes:
-                self._lanes[worker_id].report = entry.report
+            if (lane := lanes.get(worker_id)) is not None:
+                lane.report = entry.report
             else:
-                settings = self._settings
-                self._lanes[worker_id] = Lane(
-                    worker_id,
-                    entry.handle,
-                    entry.report,
-                    settings.max_in_flight,
-                    settings.decode_tokens,
-                )
-        for session_id in list(self._homeless):
-            self._place(self._running[session_id])
+                bounds = settings.max_in_flight, settings.decode_tokens
+                self._homes.add(Lane(worker_id, entry.handle, entry.report, *bounds))
+        self._homes.changed()
+        for running in list(self._homeless):
+            self._place(running)
         self._kick()
 
-    def _is_current(self, lane: Lane) -> bool:
-        """False once the lane was lost: its sessions moved on, what it still answers is stale."""
-        return self._lanes.get(lane.worker_id) is lane
+    def look(self) -> None:
+        """See how busy the pools are; what that makes their tiers cost is in the next plans."""
+        lanes = self._homes.lanes.values()
+        self._planner.under(self._watch.look(self._clock(), lanes, self._homes.load()))
 
     def _lose(self, lane: Lane) -> None:
-        if not self._is_current(lane):
+        """The worker is gone: its sessions move on, what it still answers is stale."""
+        if not self._homes.has(lane):
             return
-        del self._lanes[lane.worker_id]
+        self._homes.remove(lane)
         lane.end_hold()
-        for running in self._running.values():
+        for running in list(self._running.values()):
             session = running.session
-            waits_here = session.session_id in lane.waiting
-            running.homes = {k: w for k, w in running.homes.items() if w != lane.worker_id}
             was_busy = session.wants is None
-            session.on_lost(lane.worker_id)
-            if waits_here or (was_busy and session.wants is not None):
+            self._homes.leave(running, lane)
+            if running.place is lane or (was_busy and session.wants is not None):
                 self._place(running)
 
     def _kick(self) -> None:
@@ -204,107 +171,97 @@ class Router:
         self._kicked = False
         while self._queue and len(self._running) < self._settings.max_running:
             self._admit(self._queue.popleft())
-        for lane in list(self._lanes.values()):
-            if lane.holds(self._expected(lane), self._kick):
+        for lane in list(self._homes.lanes.values()):
+            if lane.holds(self._kick):
                 continue
             while lane.has_room and (step := lane.next_step(self._clock())) is not None:
                 lane.in_flight += 1
-                self._start(self._step(lane, *step, alone=lane.in_flight == 1))
+                self._steps.start(self._step(lane, *step, alone=lane.in_flight == 1))
         self._audit()
-
-    def _start(self, step: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(step)
-        self._steps.add(task)
-        task.add_done_callback(self._steps.discard)
 
     def _audit(self) -> None:
         """Background looks, where a full worker has nothing else to do."""
-        for lane in list(self._lanes.values()):
+        for lane in list(self._homes.lanes.values()):
             if Tier.FULL not in lane.tiers or lane.in_flight or lane.waiting:
                 continue
             limits = lane.report.token_budget, lane.report.slots
             looks = self._auditor.next_step(lane.worker_id, *limits)
             if looks is not None:
                 lane.in_flight += 1
-                self._start(self._look(lane, *looks))
+                self._steps.start(self._look_back(lane, *looks))
 
-    def _expected(self, lane: Lane) -> list[Lane]:
-        """Where sessions of this full worker are that propose at another worker just now."""
-        proposing = (State.WAIT_PROPOSE, State.BUSY_PROPOSE)
-        places = [
-            self._lanes.get(running.homes.get(WorkKind.PROPOSE, ""))
-            for running in self._running.values()
-            if running.homes.get(WorkKind.VERIFY) == lane.worker_id
-            and running.session.state in proposing
-        ]
-        return [place for place in places if place is not None and place is not lane]
-
-    def _admit(self, running: _Running) -> None:
+    def _admit(self, running: Running) -> None:
         running.started_s = self._clock()
         self._running[running.session.session_id] = running
-        self._replan(running.session, len(self._running))
+        self._replan(running, self._homes.load(newcomers=1))
         self._place(running)
 
-    def _replan(self, session: Session, load: int) -> None:
-        """Give the session the plan of its next round."""
+    def _replan(self, running: Running, load: int) -> None:
+        """Give the session the plan of its next round. `load`: sessions of its full worker."""
+        session = running.session
         if session.spec.auto:
-            lanes = list(self._lanes.values())
-            tiers = available_tiers(lanes) | ({Tier.DRAFT} if self._settings.lookup else set())
-            session.plan, session.why = self._planner.plan(session, load, tiers, models_of(lanes))
+            tiers = self._homes.tiers | self._drafts_here
+            session.plan, session.why = self._planner.plan(session, load, tiers, self._homes.models)
+            running.patience_s = self._planner.patience_s
         else:
             session.plan = self._auditor.plan(session)
 
-    def _place(self, running: _Running) -> None:
+    def _place(self, running: Running) -> None:
         """Put the session into the lane of a worker that does what it wants next.
 
         Without one it is homeless, for at most `worker_wait_s` since it became so.
         """
         session, here = running.session, self._settings.lookup
+        running.place = None
+        running.proposes_no_more()
         if here is not None and here.serves(session):
             self._planner.saw_draft(here.propose(session))
             self._planner.heard(session)
-        session.share(self._plays_rounds(running))
-        if session.wants is WorkKind.PROPOSE and self._home(running) is None:
-            session.skip_proposing()
-        if (lane := self._home(running)) is not None:
-            if (timer := self._homeless.pop(session.session_id, None)) is not None:
-                timer.cancel()
+        session.share(self._homes.plays_rounds(running))
+        lane = self._homes.find(running)
+        if session.wants is WorkKind.PROPOSE and not self._waits(running, lane):
+            self._skip(running)
+            lane = self._homes.find(running)
+        if lane is not None:
+            running.stop_timer()
+            self._homeless.discard(running)
             alone = running.failures > 0
+            running.place = lane
             lane.waiting[session.session_id] = Waiter(session, self._clock(), alone)
-        elif session.session_id not in self._homeless:
-            self._homeless[session.session_id] = asyncio.get_running_loop().call_later(
+            if session.wants is WorkKind.PROPOSE:
+                running.proposes_at(lane)
+        elif running not in self._homeless:
+            self._homeless.add(running)
+            running.timer = asyncio.get_running_loop().call_later(
                 self._settings.worker_wait_s, self._give_up, running
             )
 
-    def _plays_rounds(self, running: _Running) -> bool:
-        """Whether the session's full worker hosts what proposes, too."""
-        lane = self._lanes.get(running.homes.get(WorkKind.VERIFY, ""))
-        return lane is not None and running.session.may_share(lane.tiers)
+    def _waits(self, running: Running, lane: Lane | None) -> bool:
+        """Whether to wait for a block from there, or go on without one this round."""
+        if lane is None:
+            return False
+        if lane is running.homes.get(WorkKind.VERIFY) or waits(lane.queue_s, running.patience_s):
+            return True
+        self._watch.skipped[lane.report.pool] += 1
+        return False
 
-    def _home(self, running: _Running) -> Lane | None:
-        """The session's worker for its kind of work: the one that knows it, or the idlest."""
-        kind = running.session.wants
-        role = WorkKind.PROPOSE if kind is WorkKind.PROPOSE else WorkKind.VERIFY
-        proposes = role is WorkKind.PROPOSE
-        needed = running.session.plan.kind.tiers if proposes else frozenset({Tier.FULL})
-        # Before any other, a worker that holds the session's prefix for its other role.
-        for name in (running.homes.get(role), *running.homes.values()):
-            known = self._lanes.get(name or "")
-            if known is not None and needed <= set(known.tiers):
-                running.homes[role] = known.worker_id
-                return known
-        lane = least_loaded(list(self._lanes.values()), lambda at: needed <= set(at.tiers))
-        if lane is not None:
-            running.homes[role] = lane.worker_id
-            lane.homes.add(running.session.session_id)
-        return lane
+    def _skip(self, running: Running) -> None:
+        """Nobody proposes this round but, where it is at hand, prompt lookup."""
+        session, spare = running.session, self._settings.spare
+        if spare is not None and session.spec.auto:
+            session.plan = replace(session.plan, kind=PlanKind.TWO_TIER)
+            spare.propose(session)
+            running.spare = session.wants is WorkKind.VERIFY
+            session.take_verdicts()
+        else:
+            session.skip_proposing()
 
-    def _give_up(self, running: _Running) -> None:
+    def _give_up(self, running: Running) -> None:
         wait_s = self._settings.worker_wait_s
         self._refuse(running, "unavailable", f"no worker with the full model within {wait_s:g} s")
         self._kick()
 
-    def _refuse(self, running: _Running, kind: Any, message: str) -> None:
+    def _refuse(self, running: Running, kind: Any, message: str) -> None:
         running.inbox.put_nowait(Refusal(kind, message))
         self._leave(running)
 
@@ -318,92 +275,116 @@ class Router:
     ) -> None:
         """One call to a worker, sent `alone` or behind another, and what its reply means for
         the sessions."""
-        begin = self._clock()
-        reply = await self._answer(lane, request)
-        if reply is not None:
-            wall_s = self._clock() - begin
-            lane.measured(wall_s, reply.busy_s, len(request.items), alone)
+        late = partial(self._overdue, lane, request, sessions)
+        times_late = max((self._late_times(session) for session in sessions), default=0)
+        answered = await self._steps.answer(
+            lane,
+            request,
+            alone=alone,
+            times_late=times_late,
+            late=late if sessions and self._homes.has_mate(lane) else None,
+        )
+        if answered is None and self._homes.has(lane):
+            self._failed(lane, request, sessions)
+        elif answered is not None and self._homes.has(lane):
+            reply, wall_s = answered
             self._planner.saw_step(reply)
             if request.items and alone:
-                hop_s = max(wall_s - reply.busy_s, 0.0)
-                hopped = set(lane.tiers) - ({Tier.DRAFT} if self._settings.lookup else set())
-                if Tier.FULL in hopped:
-                    # Here the others' part of a round comes in the call that asks full.
-                    hopped = {Tier.FULL}
-                self._planner.saw_hop(hopped, hop_s)
+                # Where full is, the others' part of a round comes in the call that asks full.
+                hopped = {Tier.FULL} & set(lane.tiers) or set(lane.tiers) - self._drafts_here
+                self._planner.saw_hop(hopped, max(wall_s - reply.busy_s, 0.0))
             try:
                 self._take_in(lane, reply, sessions)
             except Exception:  # ours or the worker's fault: nobody may wait for ever
                 logger.exception("the reply of worker %s cannot be taken in", lane.worker_id)
                 self._refuse_all(sessions)
-        elif self._is_current(lane):
-            self._failed(lane, sessions)
         self._kick()
 
-    async def _look(self, lane: Lane, request: StepRequest, sessions: list[Session]) -> None:
+    async def _look_back(self, lane: Lane, request: StepRequest, sessions: list[Session]) -> None:
         """A call of the audit alone; where it fails there is no look, and nothing else."""
-        if (reply := await self._answer(lane, request)) is not None:
-            self._auditor.take_in(lane.worker_id, sessions, reply.replies)
+        answered = await self._steps.answer(lane, request, alone=False)
+        if answered is not None and self._homes.has(lane):
+            self._auditor.take_in(lane.worker_id, sessions, answered[0].replies)
         else:
             for session in sessions:
                 session.drop_audits()
         self._kick()
 
-    async def _answer(self, lane: Lane, request: StepRequest) -> StepReply | None:
-        """The worker's reply. None where the step failed or the lane is lost by now."""
-        try:
-            reply = await asyncio.wait_for(
-                self._call(lane.handle, request), self._settings.step_timeout_s
-            )
-        except (WorkerGone, TimeoutError) as error:
-            logger.warning("worker %s lost: %s", lane.worker_id, error or "no answer in time")
-            self._lose(lane)
-            return None
-        except Exception:
-            logger.exception("a step of worker %s failed", lane.worker_id)
-            return None
-        finally:
-            lane.in_flight -= 1
-        return reply if self._is_current(lane) else None
-
     def _take_in(self, lane: Lane, reply: StepReply, sessions: list[Session]) -> None:
         for session, answer in zip(sessions, reply.replies, strict=True):
             running = self._running.get(session.session_id)
-            if session.ends_round:
-                self._replan(session, len(lane.homes))
-            commit = session.on_reply(lane.worker_id, answer)
-            self._planner.heard(session)
-            if running is None:
+            if running is None or not session.awaits(lane.worker_id, answer.ticket):
                 continue
+            running.late = 0
+            if session.ends_round:
+                self._replan(running, len(lane.homes))
+            commit = session.on_reply(lane.worker_id, answer)
+            if running.spare:
+                # Prompt lookup alone is not the draft that the controller knows.
+                running.spare = session.wants is WorkKind.VERIFY
+                session.take_verdicts()
+            self._planner.heard(session)
             if commit is not None:
-                running.failures = 0
+                running.failures, running.shuns = 0, None
                 running.inbox.put_nowait((running.index, self._auditor.told(session, commit)))
             if session.state is State.DONE:
                 self._leave(running)
             elif session.wants is not None:
                 self._place(running)
 
-    def _failed(self, lane: Lane, sessions: list[Session]) -> None:
-        """The worker lives, but the step raised: each session tries again a few times, alone,
-        so that the one to blame takes no other with it."""
-        for session in sessions:
-            if (running := self._running.get(session.session_id)) is None:
-                continue
-            session.on_lost(lane.worker_id)
-            lane.releases.append(session.session_id)
+    def _failed(self, lane: Lane, request: StepRequest, sessions: list[Session]) -> None:
+        """The worker lives, but the step raised: each session tries again a few times, after a
+        while, alone, so that the one to blame takes no other with it, and elsewhere if it can."""
+        for running in self._awaiting(lane, request, sessions):
+            self._homes.leave(running, lane)
+            running.shuns = lane
             running.failures += 1
             if running.failures >= self._settings.max_failures:
                 self._refuse(running, "internal", "the step failed repeatedly")
-            elif session.wants is not None:
-                self._place(running)
+            else:
+                after_s = backoff_s(running.failures, self._backoff)
+                loop = asyncio.get_running_loop()
+                running.timer = loop.call_later(after_s, self._retry, running)
+
+    def _retry(self, running: Running) -> None:
+        running.timer = None
+        self._place(running)
+        self._kick()
+
+    def _overdue(self, lane: Lane, request: StepRequest, sessions: list[Session]) -> None:
+        """The step should have been answered long ago: its sessions, and those that wait behind
+        it, go to another worker if there is one. What this one still answers is stale."""
+        self._watch.late[lane.report.pool] += 1
+        if not self._homes.has(lane) or not self._homes.has_mate(lane):
+            return
+        logger.warning("a step of worker %s is late", lane.worker_id)
+        moving = self._awaiting(lane, request, sessions)
+        for running in moving:
+            running.late += 1
+        moving += [self._running[session_id] for session_id in lane.waiting]
+        lane.waiting.clear()
+        for running in moving:
+            self._homes.leave(running, lane)
+            self._place(running)
+        self._kick()
+
+    def _awaiting(self, lane: Lane, request: StepRequest, sessions: list[Session]) -> list[Running]:
+        """Those that still wait for this step: others have left, or were asked of another."""
+        steps = zip(request.items, sessions, strict=True)
+        ids = [s.session_id for item, s in steps if s.awaits(lane.worker_id, item.ticket)]
+        return [self._running[session_id] for session_id in ids if session_id in self._running]
+
+    def _late_times(self, session: Session) -> int:
+        running = self._running.get(session.session_id)
+        return 0 if running is None else running.late
 
     @property
     def idle(self) -> bool:
         """Nothing runs, waits, is in flight or is left to release."""
-        lanes = self._lanes.values()
+        lanes = self._homes.lanes.values()
         busy = any(lane.waiting or lane.in_flight or lane.releases for lane in lanes)
         busy = busy or not self._auditor.idle
-        return not (self._running or self._queue or self._steps or busy)
+        return not (self._running or self._queue or len(self._steps) or busy)
 
     def status(self) -> dict[str, Any]:
         """A snapshot for health pages and tests; times in seconds."""
@@ -411,7 +392,8 @@ class Router:
             "running": len(self._running),
             "queued": len(self._queue),
             "steps_in_flight": len(self._steps),
-            "workers": [lane.describe() for lane in self._lanes.values()],
+            "workers": [lane.describe() for lane in self._homes.lanes.values()],
+            "pools": self._watch.describe(self._homes.moved),
             "auto": self._planner.describe(),
             "audit": self._auditor.describe(),
         }

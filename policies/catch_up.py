@@ -46,7 +46,7 @@ class CatchUp:
             return True
         if not self._row_s:
             return sum(cold_rows.values()) <= _PREFILL_ROWS
-        stall_s = sum(rows * self._row_seconds(tier) for tier, rows in cold_rows.items())
+        stall_s = self.stall_s(cold_rows)
         if choice.probe:
             if stall_s > self._credit_s:
                 return False
@@ -56,6 +56,10 @@ class CatchUp:
         gain_s = costs.get(PlanKind.OFF, 0.0) - costs.get(choice.plan.kind, 0.0)
         return gain_s * remaining / 2 >= stall_s
 
+    def stall_s(self, cold_rows: Mapping[Tier, int]) -> float:
+        """Seconds to compute so many rows of each tier; 0 while nothing has been seen."""
+        return sum(rows * self._row_seconds(tier) for tier, rows in cold_rows.items())
+
     def _row_seconds(self, tier: Tier) -> float:
         """A tier that has not been seen at it may be as slow as the slowest that has."""
-        return self._row_s.get(tier, max(self._row_s.values()))
+        return self._row_s.get(tier, max(self._row_s.values(), default=0.0))

@@ -192,10 +192,16 @@ class Session:
             self._named = length, crc
         return crc
 
-    def on_reply(self, worker: str, reply: WorkReply) -> Commit | None:
-        """Take a reply in; a stale, doubled or foreign one changes nothing."""
+    def awaits(self, worker: str, ticket: int) -> bool:
+        """Whether this worker's answer to this item is the one that is waited for; any other
+        is stale, doubled or foreign."""
         item = self._in_flight
-        if item is None or reply.ticket != item.ticket or worker != self._worker:
+        return item is not None and item.ticket == ticket and worker == self._worker
+
+    def on_reply(self, worker: str, reply: WorkReply) -> Commit | None:
+        """Take a reply in; one that is not awaited changes nothing."""
+        item = self._in_flight
+        if item is None or not self.awaits(worker, reply.ticket):
             return None
         self._in_flight = self._worker = None
         if reply.status is not ReplyStatus.OK:

@@ -12,20 +12,18 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from actors.balancer import Balancer
 from actors.lanes import Waiter
 from actors.messages import StepReply, StepRequest
 from actors.planner import Planner
 from cluster.simulate.clock import Clock
 from cluster.simulate.lane import SimLane
 from cluster.simulate.setup import Setup
-from policies.balance import BalanceSettings, Stake, best, moves, sample, waits
+from policies.balance import BalanceSettings, waits
 from policies.session import Session
 from policies.transitions import State
 from policies.vocabulary import PlanKind, Tier
 from policies.work import WorkKind
-
-_TOKENS_A_CALL = 2.0
-"""Rough yield of a call, for how many calls a session still has before it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -37,7 +35,6 @@ class Asked:
     first_s: float | None = None
     cheap: SimLane | None = None
     large: SimLane | None = None
-    since_s: float = 0.0
     patience_s: float = math.inf
 
 
@@ -52,9 +49,9 @@ class Desk:
         rng: random.Random,
         done: Callable[[Asked], None],
     ) -> None:
-        self._setup, self._clock, self._planner, self._rng = setup, clock, planner, rng
+        self._setup, self._clock, self._planner = setup, clock, planner
         self._done = done
-        self._balance = BalanceSettings()
+        self._balancer = Balancer(BalanceSettings(), rng)
         self.queue: list[Asked] = []
         self.running: dict[str, Asked] = {}
         self.large: list[SimLane] = []
@@ -127,7 +124,7 @@ class Desk:
         session = asked.session
         if session.wants is WorkKind.PROPOSE:
             asked.cheap = self._home(asked, asked.cheap, self.cheap)
-            if asked.cheap is None or not waits(asked.cheap.queue_s, asked.patience_s):
+            if asked.cheap is None or not waits(asked.cheap.lane.queue_s, asked.patience_s):
                 session.skip_proposing()
                 self.skipped += 1
         if session.wants is WorkKind.PROPOSE:
@@ -137,41 +134,26 @@ class Desk:
         else:
             seat = asked.large = self._home(asked, asked.large, self.large)
         assert seat is not None, "a fleet without a full worker"
-        asked.since_s = self._clock.now
-        seat.lane.waiting[session.session_id] = Waiter(session, asked.since_s)
+        seat.lane.waiting[session.session_id] = Waiter(session, self._clock.now)
         self._dirty[seat] = None
 
     def _home(self, asked: Asked, home: SimLane | None, seats: list[SimLane]) -> SimLane | None:
         """Where the session's next call goes: its home, unless that drains or a move pays."""
-        if home is not None and not home.draining:
-            # A worker without a queue is no reason to look around.
-            if home.queue_s <= home.lane.step_s or len(seats) < 2:
-                return home
-        elif not seats:
+        session = asked.session
+        tiers = sorted(session.plan.kind.tiers) if seats is self.cheap else [Tier.FULL]
+
+        def recompute_s(seat: SimLane) -> float:
+            models = [tier for tier in tiers if tier in seat.pool.models]
+            return seat.worker.prefill_s(models, len(session.tokens))
+
+        chosen = self._balancer.choose(home, seats, session.remaining, recompute_s)
+        if chosen is not home:
             if home is not None:
                 self._leave(asked, home)
-            return None
-        session = asked.session
-        others = [seat for i in self._sampled(seats) if (seat := seats[i]) is not home]
-        rows = len(session.tokens)
-        tiers = sorted(session.plan.kind.tiers) if seats is self.cheap else [Tier.FULL]
-        models = [tier for tier in tiers if tier in others[0].pool.models]
-        stake = Stake(
-            others[0].worker.prefill_s(models, rows), max(session.remaining / _TOKENS_A_CALL, 1.0)
-        )
-        by_name = {seat.name: seat for seat in others}
-        found = best([seat.load() for seat in others], stake, self._balance)
-        if home is not None:
-            if not home.draining and not moves(home.load(), found, stake, self._balance):
-                return home
-            self._leave(asked, home)
-            self.moved += 1
-        chosen = by_name[found.worker_id]
-        chosen.lane.homes.add(session.session_id)
+                self.moved += chosen is not None
+            if chosen is not None:
+                chosen.lane.homes.add(session.session_id)
         return chosen
-
-    def _sampled(self, seats: list[SimLane]) -> tuple[int, ...]:
-        return sample(len(seats), (self._rng.random(), self._rng.random()))
 
     def _leave(self, asked: Asked, seat: SimLane) -> None:
         session = asked.session
@@ -194,9 +176,6 @@ class Desk:
 
     def _send(self, seat: SimLane, request: StepRequest, sessions: list[Session]) -> None:
         now, worker = self._clock.now, seat.worker
-        if sessions:
-            waited = sum(now - self.running[s.session_id].since_s for s in sessions)
-            seat.waited(waited / len(sessions))
         alone = not seat.lane.in_flight
         seat.lane.in_flight += 1
         reply = worker.step(request)

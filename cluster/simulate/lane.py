@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from actors.lanes import Lane
 from actors.messages import WorkerReport
@@ -11,14 +11,12 @@ from cluster.simulate.worker import SimWorker
 from policies.balance import WorkerLoad
 from policies.batching import hold_s
 
-_SMOOTHING = 0.2
-
 
 @dataclass(slots=True, eq=False)
 class SimLane:
-    """`wait_s`: smoothed seconds that work has waited for its step; `proposing`: by cheap lane,
-    how many of this full worker's sessions propose there just now. `draining`: takes nobody new.
-    `busy_before_s` and `item_before_s` are the worker's at the last look."""
+    """`proposing`: by cheap lane, how many of this full worker's sessions propose there just
+    now. `draining`: takes nobody new. `busy_before_s` and `item_before_s` are the worker's
+    at the last look."""
 
     name: str
     pool: PoolSetup
@@ -26,7 +24,6 @@ class SimLane:
     lane: Lane
     since_s: float
     proposing: dict[SimLane, int] = field(default_factory=dict)
-    wait_s: float = 0.0
     hold_until_s: float | None = None
     draining: bool = False
     util_frac: float | None = None
@@ -34,29 +31,18 @@ class SimLane:
     item_before_s: float = 0.0
 
     @property
-    def queue_s(self) -> float:
-        """Expected wait of work that comes now: half of a step under way, and the steps of those
-        who wait already."""
-        lane = self.lane
-        return lane.step_s * (0.5 * (lane.in_flight > 0) + len(lane.waiting) / self.pool.slots)
+    def closed(self) -> bool:
+        """See Seat."""
+        return self.draining
+
+    @property
+    def calm(self) -> bool:
+        """See Seat."""
+        return self.lane.calm
 
     def load(self) -> WorkerLoad:
         """As balance sees it."""
-        lane = self.lane
-        return WorkerLoad(
-            worker_id=self.name,
-            sessions=len(lane.homes),
-            slots=self.pool.slots,
-            hop_s=lane.hop_s,
-            step_s=lane.step_s,
-            queue_s=self.queue_s,
-            util_frac=self.util_frac,
-            kv_frac=self.worker.kv_frac,
-        )
-
-    def waited(self, seconds: float) -> None:
-        """A step took up work that had waited so long on average."""
-        self.wait_s += _SMOOTHING * (seconds - self.wait_s)
+        return replace(self.lane.load(), util_frac=self.util_frac, kv_frac=self.worker.kv_frac)
 
     def holds(self, now: float) -> float | None:
         """Until when to leave the waiting sessions, since others are about to come back; None

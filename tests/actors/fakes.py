@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -105,6 +105,19 @@ class ManualTime:
             if not timer.over and timer.due_s <= self.now_s:
                 timer.over = True
                 timer.fire()
+
+
+async def in_time(time: ManualTime, *awaited: Awaitable[Any]) -> list[Any]:
+    """What these give, while the clock goes on in small steps: failed steps are retried after
+    a while only. Exceptions are results."""
+    tasks = [asyncio.ensure_future(each) for each in awaited]
+    for number in range(20_000):
+        if all(task.done() for task in tasks):
+            break
+        await one_pass()
+        if number % 10 == 9:
+            time.advance(0.02)
+    return await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class FakeWorker:

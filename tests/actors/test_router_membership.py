@@ -19,6 +19,7 @@ from tests.actors.fakes import (
     answer,
     at_call,
     failing,
+    in_time,
     one_pass,
     plain,
     spec,
@@ -183,7 +184,7 @@ async def test_every_fault_at_once_costs_no_byte(world: World):
     for task in tasks[::5]:
         await one_pass()
         task.cancel()
-    seen = await asyncio.gather(*tasks, return_exceptions=True)
+    seen = await in_time(world.time, *tasks)
     for i, session in enumerate(specs):
         if i % 5:
             assert seen[i] == plain(session)
