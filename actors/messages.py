@@ -86,8 +86,22 @@ class WorkerEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """A worker that its pool wants and that does not serve yet. `placed`: its process has its
+    place, or is about to, and loads; else `why` says what is missing, or what ended the one
+    before."""
+
+    worker_id: str
+    pool: str
+    placed: bool
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Membership:
-    """All live workers; `version` changes when one comes or goes."""
+    """All live workers, and those that are to be; `version` changes when a worker comes or
+    goes."""
 
     version: int
     workers: tuple[WorkerEntry, ...]
+    waiting: tuple[Waiting, ...] = ()

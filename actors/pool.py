@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from actors.messages import WorkerEntry, WorkerReport
+from actors.messages import Waiting, WorkerEntry, WorkerReport
 from actors.worker import WorkerSpec
 
 logger = logging.getLogger("ray.serve")
@@ -32,6 +32,11 @@ class WorkerPort(Protocol):
         """The worker's report, once it has loaded. WorkerGone when it is dead."""
         ...
 
+    async def missing(self, handle: Any) -> str | None:
+        """Why its process has no place yet; None where it has, or is about to. WorkerGone where
+        another worker would have one."""
+        ...
+
     def tidy(self, handle: Any) -> None:
         """Have it drop sessions that nobody has asked for in a while, after what it is doing
         now; nothing is awaited."""
@@ -47,6 +52,10 @@ class RegistryPort(Protocol):
 
     def announce(self, entry: WorkerEntry) -> Awaitable[None]:
         """List or renew."""
+        ...
+
+    def wait(self, waiting: Waiting) -> Awaitable[None]:
+        """List as a worker that is to be, or renew."""
         ...
 
     def withdraw(self, worker_id: str) -> Awaitable[None]:
@@ -71,19 +80,51 @@ class Pool:
         """Start, announce, renew; start anew when the worker dies. Ends when cancelled."""
         while True:
             spec = self.make_spec()
-            handle = self.workers.spawn(spec)
-            self.starts += 1
             try:
-                await self._keep(handle)
+                await self._back_off(spec)
+                await self._run(spec)
             except WorkerGone as error:
                 self.failures += 1
                 self.last_error = str(error)
                 logger.warning("worker %s is gone: %s", spec.worker_id, error)
             finally:
                 self.report = None
-                self.workers.kill(handle)
                 await _told(self.registry.withdraw(spec.worker_id))
+
+    async def _back_off(self, spec: WorkerSpec) -> None:
+        """Longer after each failure."""
+        if self.failures:
+            await self._waits(spec, False, f"starts anew after: {self.last_error}")
             await asyncio.sleep(min(self.heartbeat_s * self.failures, 30.0))
+
+    async def _run(self, spec: WorkerSpec) -> None:
+        handle = self.workers.spawn(spec)
+        self.starts += 1
+        try:
+            await self._load(spec, handle)
+            await self._keep(handle)
+        finally:
+            self.workers.kill(handle)
+
+    async def _load(self, spec: WorkerSpec, handle: Any) -> None:
+        """Until it has loaded, say each heartbeat what it waits for."""
+        loaded = asyncio.ensure_future(self.workers.report(handle))
+        told = ""
+        try:
+            while not loaded.done():
+                why = await self.workers.missing(handle)
+                if why is not None and why != told:
+                    logger.warning("worker %s has no place yet: %s", spec.worker_id, why)
+                    told = why
+                await self._waits(spec, why is None, why or "loads")
+                await asyncio.wait([loaded], timeout=self.heartbeat_s)
+            loaded.result()
+        finally:
+            loaded.cancel()
+            await asyncio.gather(loaded, return_exceptions=True)
+
+    async def _waits(self, spec: WorkerSpec, placed: bool, why: str) -> None:
+        await _told(self.registry.wait(Waiting(spec.worker_id, spec.pool, placed, why)))
 
     async def _keep(self, handle: Any) -> None:
         while True:

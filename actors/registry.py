@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from actors.messages import Membership, WorkerEntry
+from actors.messages import Membership, Waiting, WorkerEntry
 
 
 class Registry:
@@ -19,19 +19,26 @@ class Registry:
         self._ttl_s = ttl_s
         self._clock = clock
         self._entries: dict[str, tuple[WorkerEntry, float]] = {}
+        self._waiting: dict[str, tuple[Waiting, float]] = {}
         self._version = 0
         self._changed = asyncio.Condition()
 
     async def announce(self, entry: WorkerEntry) -> None:
         """List the worker, or renew it."""
         worker_id = entry.report.worker_id
+        self._waiting.pop(worker_id, None)
         known = worker_id in self._entries
         self._entries[worker_id] = (entry, self._clock() + self._ttl_s)
         if not known:
             await self._bump()
 
+    async def wait(self, waiting: Waiting) -> None:
+        """The worker is not there yet; who watches hears of it with the next answer."""
+        self._waiting[waiting.worker_id] = (waiting, self._clock() + self._ttl_s)
+
     async def withdraw(self, worker_id: str) -> None:
         """The worker is gone."""
+        self._waiting.pop(worker_id, None)
         if self._entries.pop(worker_id, None) is not None:
             await self._bump()
 
@@ -44,10 +51,14 @@ class Registry:
                     await asyncio.wait_for(self._changed.wait(), timeout_s)
             except TimeoutError:
                 await self._expire()
-        return Membership(self._version, tuple(entry for entry, _ in self._entries.values()))
+        workers = tuple(entry for entry, _ in self._entries.values())
+        waiting = tuple(waiting for waiting, _ in self._waiting.values())
+        return Membership(self._version, workers, waiting)
 
     async def _expire(self) -> None:
         now = self._clock()
+        for worker_id in [w for w, (_, until) in self._waiting.items() if until < now]:
+            del self._waiting[worker_id]
         for worker_id in [w for w, (_, until) in self._entries.items() if until < now]:
             await self.withdraw(worker_id)
 

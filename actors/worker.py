@@ -35,6 +35,7 @@ from policies.vocabulary import Tier
 class WorkerSpec:
     """What a worker is to be. `threads` 0: leave torch's default (CUDA). `niceness` is added
     to the process's; `lease`: name of the cores it shares with others, None for its own.
+    `memory_frac`: of its card's memory, what it may take; None is all of it.
     With `ranks` it is a group of processes: a Worker leads, a Follower is each of the others."""
 
     worker_id: str
@@ -45,6 +46,7 @@ class WorkerSpec:
     lease: str | None
     probe: ProbeSettings = field(default_factory=ProbeSettings)
     ranks: GroupSpec | None = None
+    memory_frac: float | None = None
 
 
 class Worker:
@@ -135,11 +137,14 @@ class Follower:
 
 
 def _settle(spec: WorkerSpec) -> None:
-    """Threads and priority of this process."""
+    """Threads and priority of this process, and its bound on the card that it shares."""
     if spec.threads:
         torch.set_num_threads(spec.threads)
     with contextlib.suppress(PermissionError):
         os.nice(spec.niceness)
+    if spec.memory_frac is not None:
+        card = torch.device(spec.engine.device).index or 0
+        torch.cuda.set_per_process_memory_fraction(spec.memory_frac, card)
 
 
 def _is_invariant(engine: Engine) -> bool:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -17,11 +18,21 @@ from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 
 from actors.audit_book import AuditBook
 from actors.engine.build import EngineSpec
-from actors.messages import Membership, StepReply, StepRequest, WorkerEntry, WorkerReport
+from actors.messages import (
+    Membership,
+    StepReply,
+    StepRequest,
+    Waiting,
+    WorkerEntry,
+    WorkerReport,
+)
 from actors.pool import WorkerGone
 from actors.registry import Registry
 from actors.worker import Worker, WorkerSpec
 from cluster.config_pools import PoolConfig
+from cluster.nodes import actor_is_placed
+from cluster.sizes import cpus_of, threads_of
+from cluster.ways import Ways, on_way
 from infra.probe.sampler import ProbeSettings
 from policies.audit import AuditRow, AuditSettings
 from policies.audit_state import AuditState
@@ -31,17 +42,6 @@ _REGISTRY = "viaserve-registry"
 _AUDIT_BOOK = "viaserve-audit"
 LEASED_SPIN_COUNT = "10000"
 """About 0.1 ms: bridges the barriers of a step, and is over soon after the lease is given back."""
-
-
-def cpus_of(pool: PoolConfig) -> float:
-    """The CPUs of a worker, "auto" resolved (Config.on_machine)."""
-    assert not isinstance(pool.num_cpus, str)
-    return pool.num_cpus
-
-
-def threads_of(pool: PoolConfig) -> int:
-    """Compute threads of a worker: as set, or its CPUs."""
-    return pool.threads or max(1, int(cpus_of(pool)))
 
 
 def worker_env(pool: PoolConfig) -> dict[str, str]:
@@ -68,17 +68,25 @@ class RayWorkers:
     """Workers of one pool as Ray actors; the port that a Pool uses."""
 
     pool: PoolConfig
+    _picked: dict[Any, PoolConfig] = field(default_factory=dict)
 
     def spawn(self, spec: WorkerSpec) -> Any:
-        """Start a worker actor with the pool's resources."""
-        options = actor_options(self.pool)
-        if self.pool.label_selector:
-            options["label_selector"] = self.pool.label_selector
-        return worker_actor().options(**options).remote(spec)
+        """Start a worker actor with the pool's resources, or those of a fallback."""
+        ways = Ways.of_actor(self.pool)
+        way = ways.pick()
+        options = actor_options(way) | ways.labels(way)
+        handle = worker_actor().options(**options).remote(on_way(spec, way))
+        self._picked[handle] = way
+        return handle
 
     async def report(self, handle: Any) -> WorkerReport:
         """Ask a worker; waits until it has loaded."""
         return await report_of(handle)
+
+    async def missing(self, handle: Any) -> str | None:
+        """See WorkerPort."""
+        ways, way = Ways.of_actor(self.pool), self._picked[handle]
+        return await ways.missing(way, partial(actor_is_placed, handle))
 
     def tidy(self, handle: Any) -> None:
         """See WorkerPort."""
@@ -86,6 +94,7 @@ class RayWorkers:
 
     def kill(self, handle: Any) -> None:
         """End it at once."""
+        self._picked.pop(handle, None)
         ray.kill(handle)
 
 
@@ -131,15 +140,16 @@ class SpecMaker:
 
     def __call__(self) -> WorkerSpec:
         """A spec with a name of its own."""
-        return WorkerSpec(
+        spec = WorkerSpec(
             worker_id=f"{self.name}-{uuid4().hex[:8]}",
             pool=self.name,
             engine=self.engine,
-            threads=threads_of(self.pool) if self.pool.device == "cpu" else 0,
+            threads=0,
             niceness=0 if self.pool.cores == "own" else self.pool.niceness,
             lease="cores" if self.pool.cores == "lease" else None,
             probe=ProbeSettings(interval_s=self.pool.probe_s),
         )
+        return on_way(spec, self.pool)
 
 
 async def call_worker(handle: Any, request: StepRequest) -> StepReply:
@@ -156,6 +166,10 @@ class RegistryClient:
     async def announce(self, entry: WorkerEntry) -> None:
         """See Registry."""
         await _registry_actor().announce.remote(entry)
+
+    async def wait(self, waiting: Waiting) -> None:
+        """See Registry."""
+        await _registry_actor().wait.remote(waiting)
 
     async def withdraw(self, worker_id: str) -> None:
         """See Registry."""

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import secrets
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import ray
@@ -23,15 +24,16 @@ from actors.messages import WorkerReport
 from actors.pool import WorkerGone, WorkerPort
 from actors.worker import Follower, WorkerSpec
 from cluster.config_pools import PoolConfig
+from cluster.nodes import group_is_placed
 from cluster.placement import (
     RayWorkers,
     actor_options,
-    cpus_of,
     reason_of,
     report_of,
     tidy,
     worker_actor,
 )
+from cluster.ways import Ways, on_way
 
 
 def workers_of(pool: PoolConfig) -> WorkerPort:
@@ -41,9 +43,10 @@ def workers_of(pool: PoolConfig) -> WorkerPort:
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """What belongs to a worker besides its rank 0. `store` is where its ranks meet; `ended` is
-    done as soon as a follower's process has ended."""
+    """What belongs to a worker besides its rank 0. `way`: the hardware it is meant for; `store`
+    is where its ranks meet; `ended` is done as soon as a follower's process has ended."""
 
+    way: PoolConfig
     placed: PlacementGroup
     followers: list[Any]
     store: Any
@@ -59,21 +62,21 @@ class RayRankGroups:
 
     def spawn(self, spec: WorkerSpec) -> Any:
         """Start a group in a placement group of its own, one bundle a rank; gives rank 0."""
-        pool = self.pool
+        way = Ways.of_group(self.pool).pick()
         host = get_node_ip_address()
         store = open_store(host)
-        meeting = GroupSpec(pool.tp, host, store.port, secrets.token_hex(16))
-        spec = replace(spec, ranks=meeting)
-        placed = _place(pool, spec.worker_id)
-        leader = worker_actor().options(**_options(pool, placed, 0)).remote(spec)
+        meeting = GroupSpec(way.tp, host, store.port, secrets.token_hex(16))
+        spec = on_way(replace(spec, ranks=meeting), way)
+        placed = _place(way, spec.worker_id)
+        leader = worker_actor().options(**_options(way, placed, 0)).remote(spec)
         followers = [
-            _follower_actor().options(**_options(pool, placed, rank)).remote(spec, rank)
-            for rank in range(1, pool.tp)
+            _follower_actor().options(**_options(way, placed, rank)).remote(spec, rank)
+            for rank in range(1, way.tp)
         ]
         ends = [asyncio.wrap_future(f.follow.remote().future()) for f in followers]
         ended = asyncio.gather(*ends)
         ended.add_done_callback(_looked_at)
-        self._groups[leader] = _Group(placed, followers, store, ended)
+        self._groups[leader] = _Group(way, placed, followers, store, ended)
         return leader
 
     async def report(self, handle: Any) -> WorkerReport:
@@ -87,6 +90,12 @@ class RayRankGroups:
             return await asked
         finally:
             asked.cancel()
+
+    async def missing(self, handle: Any) -> str | None:
+        """See WorkerPort."""
+        group = self._groups[handle]
+        is_placed = partial(group_is_placed, group.placed)
+        return await Ways.of_group(self.pool).missing(group.way, is_placed)
 
     def tidy(self, handle: Any) -> None:
         """See WorkerPort."""
@@ -104,10 +113,10 @@ class RayRankGroups:
 
 def _place(pool: PoolConfig, name: str) -> PlacementGroup:
     """One bundle a rank, as few nodes as possible, or one."""
-    bundle = {"CPU": cpus_of(pool), "GPU": pool.num_gpus, **pool.resources}
-    labels = [pool.label_selector] * pool.tp if pool.label_selector else None
+    demand = pool.demand
+    labels = [dict(demand.selector)] * pool.tp if demand.selector else None
     return placement_group(
-        [{kind: count for kind, count in bundle.items() if count}] * pool.tp,
+        [dict(demand.resources)] * pool.tp,
         strategy="STRICT_PACK" if pool.one_node else "PACK",
         name=name,
         bundle_label_selector=labels,  # pyright: ignore[reportArgumentType]

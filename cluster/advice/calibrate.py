@@ -33,8 +33,8 @@ from cluster.advice.answers import (
 from cluster.advice.calibration import Agreement, Calibration, Hop, Served, Settings
 from cluster.advice.overhead import router_call_s
 from cluster.advice.steps import Grid, time_steps
-from cluster.placement import threads_of
 from cluster.preflight import Facts
+from cluster.sizes import threads_of
 from infra.bench import BenchError
 from infra.bench.options import Prompt
 from policies.vocabulary import SamplingParams, Tier

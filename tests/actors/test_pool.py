@@ -11,23 +11,26 @@ import pytest
 
 from actors import pool as pool_module
 from actors.engine.build import EngineSpec, TierSource
-from actors.messages import WorkerEntry, WorkerReport
+from actors.messages import Waiting, WorkerEntry, WorkerReport
 from actors.pool import Pool, WorkerGone
 from actors.worker import WorkerSpec
 from policies.vocabulary import Tier
-from tests.actors.fakes import LARGE, FakeWorker, tasks_since, until
+from tests.actors.fakes import LARGE, FakeWorker, one_pass, tasks_since, until
 
 HEARTBEAT_S = 2.0
 
 
 class Workers:
     """Starts handles, which are worker ids. `loaded` unset holds the reports; a worker in
-    `dying` is gone when asked."""
+    `dying` is gone when asked. `lacks`: why those that have not loaded have no place; `moved`:
+    those that another one would have."""
 
     def __init__(self) -> None:
         self.loaded = asyncio.Event()
         self.loaded.set()
         self.dying: set[str] = set()
+        self.lacks: str | None = None
+        self.moved: set[str] = set()
         self.alive: list[str] = []
         self.spawned: list[str] = []
         self.sessions = 0
@@ -44,6 +47,11 @@ class Workers:
             raise WorkerGone("killed by the kernel")
         return replace(FakeWorker(handle, LARGE).entry.report, sessions=self.sessions)
 
+    async def missing(self, handle: str) -> str | None:
+        if handle in self.moved:
+            raise WorkerGone("moves")
+        return self.lacks
+
     def tidy(self, handle: str) -> None:
         self.tidied.append(handle)
 
@@ -56,6 +64,8 @@ class Registry:
 
     def __init__(self) -> None:
         self.listed: dict[str, WorkerEntry] = {}
+        self.waiting: dict[str, Waiting] = {}
+        self.waits: list[Waiting] = []
         self.away = False
         self.heard = 0
 
@@ -64,11 +74,19 @@ class Registry:
         if self.away:
             raise ConnectionError("the registry is restarting")
         self.listed[entry.report.worker_id] = entry
+        self.waiting.pop(entry.report.worker_id, None)
+
+    async def wait(self, waiting: Waiting) -> None:
+        if self.away:
+            raise ConnectionError("the registry is restarting")
+        self.waits.append(waiting)
+        self.waiting[waiting.worker_id] = waiting
 
     async def withdraw(self, worker_id: str) -> None:
         if self.away:
             raise ConnectionError("the registry is restarting")
         self.listed.pop(worker_id, None)
+        self.waiting.pop(worker_id, None)
 
 
 class Naps:
@@ -118,6 +136,13 @@ class Supervised:
             await self.task
 
 
+async def until_waits(here: Supervised, placed: bool) -> None:
+    """Wakes with the pool's own heartbeat, which is a real one here."""
+    async with asyncio.timeout(60):
+        while not any(w.placed is placed for w in here.registry.waiting.values()):
+            await one_pass()
+
+
 @pytest.fixture
 async def here(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Supervised]:
     """Ends with: no worker lives, none is listed, no task is left."""
@@ -130,6 +155,7 @@ async def here(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Supervised]:
         await supervised.stop()
     assert supervised.workers.alive == []
     assert supervised.registry.away or supervised.registry.listed == {}
+    assert supervised.registry.away or supervised.registry.waiting == {}
     assert supervised.pool.report is None
     assert tasks_since(before) == set()
 
@@ -212,3 +238,43 @@ async def test_worker_ends_with_the_pool_though_the_registry_is_away(here: Super
     here.registry.away = True
     await here.stop()
     assert here.workers.alive == []
+
+
+async def test_worker_without_a_place_says_why_until_it_serves(
+    here: Supervised, caplog: pytest.LogCaptureFixture
+):
+    here.pool.heartbeat_s = 0.001
+    here.workers.loaded.clear()
+    here.workers.lacks = "no GPU is free"
+    here.start()
+    await until(lambda: here.registry.waiting)
+    assert here.registry.waiting["large-0"] == Waiting("large-0", "large", False, "no GPU is free")
+    here.workers.lacks = None
+    await until_waits(here, placed=True)
+    assert [record.getMessage() for record in caplog.records] == [
+        "worker large-0 has no place yet: no GPU is free"
+    ]
+    here.workers.loaded.set()
+    await until(lambda: here.registry.listed)
+    assert here.registry.waiting == {}
+
+
+async def test_worker_that_another_place_would_take_is_started_anew(here: Supervised):
+    here.workers.loaded.clear()
+    here.workers.moved = {"large-0"}
+    await here.serve()
+    assert here.workers.alive == []
+    assert here.registry.waits[-1].why == "starts anew after: moves"
+    here.workers.loaded.set()
+    await here.naps.end()
+    assert set(here.registry.listed) == {"large-1"}
+
+
+async def test_what_ended_the_last_worker_is_said_until_the_next_one_serves(here: Supervised):
+    await here.serve()
+    here.workers.dying.add("large-0")
+    await here.naps.end()
+    [waiting] = here.registry.waiting.values()
+    assert waiting == Waiting("large-1", "large", False, "starts anew after: killed by the kernel")
+    await here.naps.end()
+    assert here.registry.waiting == {}

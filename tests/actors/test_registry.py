@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from actors.messages import Membership
+from actors.messages import Membership, Waiting
 from actors.registry import Registry
 from tests.actors.fakes import LARGE, FakeWorker, ManualTime, one_pass, tasks_since
 
@@ -119,3 +119,25 @@ async def test_cancelled_watch_leaves_the_registry_usable(registry: Registry):
         await watch
     await registry.announce(worker("a").entry)
     assert ids(await registry.watch(0, LONG_S)) == {"a"}
+
+
+async def test_waiting_worker_is_listed_apart_until_it_is_announced_or_withdrawn(
+    registry: Registry,
+):
+    for worker_id in ("a", "b"):
+        await registry.wait(Waiting(worker_id, "large", False, "no room"))
+    await registry.wait(Waiting("b", "large", True, "loads"))
+    members = await registry.watch(-1, SOON_S)
+    assert members.workers == ()
+    assert [(w.worker_id, w.placed) for w in members.waiting] == [("a", False), ("b", True)]
+    await registry.announce(worker("b").entry)
+    await registry.withdraw("a")
+    members = await registry.watch(-1, SOON_S)
+    assert ids(members) == {"b"}
+    assert members.waiting == ()
+
+
+async def test_silent_waiting_worker_expires(registry: Registry, time: ManualTime):
+    await registry.wait(Waiting("a", "large", False, "no room"))
+    time.advance(31.0)
+    assert (await registry.watch(-1, SOON_S)).waiting == ()

@@ -6,16 +6,18 @@ import json
 import pickle
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
 
 from actors import worker as worker_module
 from actors.engine.build import EngineSpec, TierSource
+from actors.engine.ranks.group import GroupSpec
 from actors.lanes import Lane
 from actors.messages import StepRequest, WorkerReport
 from actors.tiers import TierHost
-from actors.worker import Worker, WorkerSpec
+from actors.worker import Follower, Worker, WorkerSpec
 from infra.probe.sample import NOT_SAMPLED, ProbeSample
 from infra.probe.sampler import ProbeSettings, Sampler
 from policies.vocabulary import Tier
@@ -150,3 +152,23 @@ def test_worker_looks_at_its_own_device_alone(
     assert sampler.last == NOT_SAMPLED
     assert sampler.sample().source == "host"
     assert asked == ([] if ordinals is None else [("3,4,5", ordinals)])
+
+
+def test_worker_that_shares_a_card_is_bound_before_it_loads(monkeypatch: pytest.MonkeyPatch):
+    bounds: list[tuple[float, int]] = []
+    monkeypatch.setattr(
+        torch.cuda,
+        "set_per_process_memory_fraction",
+        lambda fraction, device: bounds.append((fraction, device)),
+    )
+
+    def build(engine: EngineSpec) -> dict:
+        assert bounds == [(0.4, 1)]
+        raise InterruptedError("built")
+
+    monkeypatch.setattr(worker_module, "build_engines", build)
+    monkeypatch.setattr(Sampler, "start", lambda sampler: None)
+    with pytest.raises(InterruptedError):
+        Worker(replace(spec("cuda:1"), memory_frac=0.4))
+    Follower(replace(spec("cuda"), ranks=GroupSpec(2, "", 0, "")), 1)
+    assert bounds == [(0.4, 1)]

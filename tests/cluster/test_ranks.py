@@ -14,7 +14,7 @@ import pytest
 import ray
 from ray.util import placement_group_table
 
-from actors.messages import WorkerEntry
+from actors.messages import Waiting, WorkerEntry
 from actors.pool import Pool, WorkerGone
 from cluster.config import ROOT
 from cluster.config_pools import PoolConfig
@@ -51,6 +51,9 @@ class Registry:
 
     async def announce(self, entry: WorkerEntry) -> None:
         await self._tell(lambda: self.listed.update({entry.report.worker_id: entry}))
+
+    async def wait(self, waiting: Waiting) -> None:
+        assert waiting.why
 
     async def withdraw(self, worker_id: str) -> None:
         await self._tell(lambda: self.listed.pop(worker_id, None))
