@@ -11,6 +11,7 @@ import logging
 import random
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import asdict
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,14 @@ from actors.ingress.app import create_app
 from actors.ingress.errors import Overloaded, Unavailable
 from actors.ingress.settings import IngressSettings
 from actors.ingress.text import TextCodec
-from actors.messages import GenerateRequest, Refusal
+from actors.messages import GenerateRequest, Refusal, Waiting
 from actors.planner import Planner
 from actors.pool import Pool
 from actors.router import Output, Router, RouterSettings
 from cluster import __version__
 from cluster.config import load, parse, parse_live
 from cluster.placement import AuditClient, RegistryClient, SpecMaker, call_worker
+from cluster.pools_status import pools_status
 from cluster.preflight import Facts, check
 from cluster.ranks import workers_of
 from cluster.telemetry import export
@@ -61,6 +63,7 @@ class RouterDeployment:
         self._auditor = Auditor(lossy, fallback, self._audit.observe)
         planner = Planner(controller, random.Random())
         self._router = Router(settings, call_worker, self._auditor, planner)
+        self._waiting: tuple[Waiting, ...] = ()
         self._watch = asyncio.get_running_loop().create_task(self._follow())
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
@@ -75,8 +78,8 @@ class RouterDeployment:
                 yield output
 
     async def status(self) -> dict[str, Any]:
-        """See Router."""
-        return self._router.status()
+        """See Router; and the workers that are to be."""
+        return self._router.status() | {"waiting": [asdict(w) for w in self._waiting]}
 
     async def _follow(self) -> None:
         registry, version = RegistryClient(), -1
@@ -87,7 +90,7 @@ class RouterDeployment:
                 logger.exception("the registry did not answer")
                 await asyncio.sleep(1.0)
                 continue
-            version = members.version
+            version, self._waiting = members.version, members.waiting
             self._router.set_members(members)
             export(self._exporter, self._router.status(), self._model)
 
@@ -112,7 +115,10 @@ class PoolDeployment:
 class RouterBackend:
     """The ingress's way to the routers."""
 
-    def __init__(self, router: DeploymentHandle, facts: dict[str, Any]) -> None:
+    def __init__(
+        self, router: DeploymentHandle, facts: dict[str, Any], replicas: dict[str, int]
+    ) -> None:
+        self._replicas = replicas
         self._generate = router.options(method_name="generate", stream=True)
         self._status = router.options(method_name="status")
         self._facts = facts
@@ -134,13 +140,15 @@ class RouterBackend:
         return {"status": "ok"}
 
     async def ready(self) -> tuple[bool, dict[str, Any]]:
-        """Ready with a full worker; degraded without another tier that was configured."""
+        """Ready with a full worker; degraded without another tier that was configured. `pools`
+        says which workers are not there, and why."""
         status = await self._status.remote()
         here = {tier for worker in status["workers"] for tier in worker["tiers"]}
         tiers = {tier: tier in here for tier in self._facts["tiers"]}
         ready = tiers.get("full", False)
         state = "ok" if all(tiers.values()) else "degraded" if ready else "loading"
-        return ready, {"status": state, "tiers": tiers, **status}
+        pools = pools_status(self._replicas, status)
+        return ready, {"status": state, "tiers": tiers, "pools": pools, **status}
 
     async def version(self) -> dict[str, Any]:
         """Versions, model, and whether each full worker's machine keeps row invariance."""
@@ -157,13 +165,14 @@ class IngressDeployment:
         settings: IngressSettings,
         model_dir: str,
         facts: dict[str, Any],
+        replicas: dict[str, int],
         router: DeploymentHandle,
         pools: list[DeploymentHandle],
     ) -> None:
         # Pools are bound here only so that Serve deploys them with the application.
         del pools
         codec = TextCodec.load(model_dir)
-        self._app = create_app(settings, codec, RouterBackend(router, facts))
+        self._app = create_app(settings, codec, RouterBackend(router, facts, replicas))
 
     def __serve_build_asgi_app__(self) -> Any:
         return self._app
@@ -196,7 +205,9 @@ def compose(facts: Facts) -> Application:
         num_replicas=config.ingress.replicas,
         max_ongoing_requests=open_requests,
     )
-    return ingress.bind(facts.ingress(), str(facts.model_dir), _about(facts), router, pools)
+    replicas = {name: pool.replicas for name, pool in config.pools.items()}
+    model_dir = str(facts.model_dir)
+    return ingress.bind(facts.ingress(), model_dir, _about(facts), replicas, router, pools)
 
 
 def _deployment(replica: Any, **options: Any) -> Any:

@@ -23,11 +23,16 @@ from ray import serve
 from actors.messages import WorkerReport
 from cluster.app import compose
 from cluster.config import Config, ConfigError
-from cluster.placement import RegistryClient, cpus_of, end_shared
+from cluster.config_pools import PoolConfig
+from cluster.placement import RegistryClient, end_shared
+from cluster.pools_status import is_stuck, lines_of
 from cluster.preflight import Facts, check, check_machine
+from cluster.sizes import cpus_of
 from policies.vocabulary import Tier
 
 READY_TIMEOUT_S = 600.0
+STUCK_S = 10.0
+"""So long must the workers that are missing have had no place before we go on without them."""
 _POLL_S = 0.5
 _LINGER_S = 3.0
 
@@ -81,7 +86,7 @@ def _start_ray(facts: Facts, address: str | None) -> None:
     ray.init(
         address="local",
         namespace="serve",
-        num_cpus=math.ceil(sum(cpus_of(pool) * pool.processes for pool in pools)) + 1,
+        num_cpus=math.ceil(sum(pool.replicas * _most_cpus(pool) for pool in pools)) + 1,
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
@@ -107,20 +112,32 @@ def _end(address: str | None) -> None:
 
 
 def _wait_ready(base: str) -> None:
+    """Until every tier is there; or full is, and the others find no place or run out of time."""
     deadline = time.monotonic() + READY_TIMEOUT_S
-    told = ""
-    while time.monotonic() < deadline:
+    told: set[str] = set()
+    state = "loading"
+    stuck_since: float | None = None
+    while (now := time.monotonic()) < deadline:
         with contextlib.suppress(httpx.HTTPError):
             status = httpx.get(f"{base}/ready", timeout=10.0).json()
-            if status["status"] == "ok":
+            lines, state = lines_of(status["pools"]), status["status"]
+            if state == "loading" or not is_stuck(status["pools"]):
+                stuck_since = None
+            elif stuck_since is None:
+                stuck_since = now
+            settled = stuck_since is not None and now - stuck_since >= STUCK_S
+            if not settled and state != "ok":
+                missing = [tier for tier, is_here in status["tiers"].items() if not is_here]
+                lines.append(f"waiting for workers to load: {', '.join(missing)}")
+            for line in lines:
+                if line not in told:
+                    print(f"viaserve: {line}", flush=True)
+            told |= set(lines)
+            if state == "ok" or settled:
                 return
-            missing = [tier for tier, is_here in status["tiers"].items() if not is_here]
-            line = f"viaserve: waiting for workers to load: {', '.join(missing)}"
-            if line != told:
-                print(line, flush=True)
-                told = line
         time.sleep(_POLL_S)
-    raise ConfigError(f"not ready within {READY_TIMEOUT_S:.0f} s; Ray's logs say more")
+    if state != "degraded":
+        raise ConfigError(f"not ready within {READY_TIMEOUT_S:.0f} s; Ray's logs say more")
 
 
 def _report(facts: Facts) -> str:
@@ -155,6 +172,11 @@ def _worker_lines(report: WorkerReport) -> Iterator[str]:
             f" token, at most {_mb(per_session)} a session and {_mb(per_session * stats.slots)}"
             f" for {stats.slots} sessions"
         )
+
+
+def _most_cpus(pool: PoolConfig) -> float:
+    """Of one worker, whichever hardware it gets."""
+    return max(cpus_of(way) * way.tp for way in pool.ways)
 
 
 def _mb(count: int) -> str:
