@@ -1,0 +1,117 @@
+"""Laws of readiness: what /ready says of pools, and whom `serve` waits for at the start."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+
+from cluster import serving
+from cluster.app import RouterBackend
+from cluster.config import ConfigError
+
+REPLICAS = {"cheap": 1, "large": 1}
+LACKS = {"worker_id": "c", "pool": "cheap", "placed": False, "why": "no node has L4"}
+LOADS = {"worker_id": "c", "pool": "cheap", "placed": True, "why": "loads"}
+FULL = {"pool": "large", "tiers": ["full"]}
+DRAFT = {"pool": "cheap", "tiers": ["draft"]}
+
+
+class Handle:
+    """A router deployment's handle, whose replica has this status."""
+
+    def __init__(self, **status: Any) -> None:
+        self._status = status
+
+    def options(self, **options: Any) -> Any:
+        async def remote() -> dict[str, Any]:
+            return self._status
+
+        return SimpleNamespace(remote=remote)
+
+
+def backend(*workers: dict[str, Any], waiting: tuple[dict[str, Any], ...] = ()) -> RouterBackend:
+    handle: Any = Handle(workers=list(workers), waiting=list(waiting))
+    return RouterBackend(handle, {"tiers": ["draft", "full"]}, REPLICAS)
+
+
+async def test_server_without_a_pool_is_degraded_and_says_why():
+    ready, status = await backend(FULL, waiting=(LACKS,)).ready()
+    assert (ready, status["status"]) == (True, "degraded")
+    cheap, large = status["pools"]
+    assert (cheap["running"], cheap["missing"][0]["why"]) == (0, "no node has L4")
+    assert (large["running"], large["missing"]) == (1, [])
+    assert (await backend(FULL, DRAFT).ready())[1]["status"] == "ok"
+    assert (await backend(DRAFT, waiting=()).ready())[0] is False
+
+
+class Started:
+    """A server whose /ready moves on to the next status with each second that passes."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, statuses: list[dict[str, Any]]) -> None:
+        self.now_s = 0.0
+        self._statuses = statuses
+        monkeypatch.setattr(serving.httpx, "get", self._get)
+        clock = SimpleNamespace(monotonic=lambda: self.now_s, sleep=self._sleep)
+        monkeypatch.setattr(serving, "time", clock)
+
+    def _sleep(self, seconds: float) -> None:
+        self.now_s += seconds
+
+    def _get(self, url: str, timeout: float) -> httpx.Response:
+        status = self._statuses[min(int(self.now_s), len(self._statuses) - 1)]
+        return httpx.Response(200, json=status)
+
+
+async def said(*workers: dict[str, Any], waiting: tuple[dict[str, Any], ...] = ()) -> dict:
+    return (await backend(*workers, waiting=waiting).ready())[1]
+
+
+async def test_start_ends_as_soon_as_all_tiers_are_there(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    loading = await said(waiting=(LOADS,))
+    full = await said(FULL, waiting=(LOADS,))
+    here = Started(monkeypatch, [loading, full, await said(FULL, DRAFT)])
+    serving._wait_ready("http://here")
+    assert here.now_s == 2.0
+    assert capsys.readouterr().out.splitlines() == [
+        "viaserve: waiting for workers to load: draft, full",
+        "viaserve: waiting for workers to load: draft",
+    ]
+
+
+async def test_start_goes_on_without_workers_that_find_no_place(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    loading = await said(waiting=(LACKS,))
+    here = Started(monkeypatch, [loading] * 30 + [await said(FULL, waiting=(LACKS,))])
+    serving._wait_ready("http://here")
+    assert here.now_s == 30.0 + serving.STUCK_S
+    assert capsys.readouterr().out.splitlines() == [
+        "viaserve: pool cheap: 0 of 1 workers; no node has L4",
+        "viaserve: waiting for workers to load: draft, full",
+        "viaserve: waiting for workers to load: draft",
+    ]
+
+
+async def test_a_worker_that_loads_is_waited_for_however_long_another_has_no_place(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    both = await said(FULL, waiting=(LACKS, LOADS | {"worker_id": "d"}))
+    here = Started(monkeypatch, [both] * 300 + [await said(FULL, DRAFT)])
+    serving._wait_ready("http://here")
+    assert here.now_s == 300.0
+
+
+async def test_start_without_full_is_given_up_and_one_without_a_draft_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    Started(monkeypatch, [await said(DRAFT)])
+    with pytest.raises(ConfigError, match="not ready within"):
+        serving._wait_ready("http://here")
+    here = Started(monkeypatch, [await said(FULL, waiting=(LOADS,))])
+    serving._wait_ready("http://here")
+    assert here.now_s >= serving.READY_TIMEOUT_S
