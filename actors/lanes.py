@@ -47,7 +47,8 @@ class Lane:
     `homes`: sessions that live here; `proposing`: of a full worker, how many of its sessions
     propose at which other lane just now. `busy_s`, `item_s`: seconds computed, and the same
     times the sessions of each step. `late`: steps under way past their deadline.
-    `draining`: takes nobody new; who is here moves on. `slow`: much slower than others.
+    `draining`: takes nobody new; who is here moves on. `slow`: much slower than others. `hold`
+    runs while it holds (see `holds`); `held`: it has, and goes now.
     """
 
     worker_id: str
@@ -72,6 +73,7 @@ class Lane:
     draining: bool = False
     slow: bool = False
     hold: asyncio.TimerHandle | None = None
+    held: bool = False
 
     @property
     def tiers(self) -> tuple[Tier, ...]:
@@ -125,21 +127,25 @@ class Lane:
         """
         if not self.waiting or self.in_flight or not self.proposing:
             return self.end_hold()
-        if self.hold is not None:
-            return not self.hold.cancelled() and self.hold.when() > _loop_time()
+        if self.hold is not None or self.held:
+            return not self.held
         expected_in_s = max(lane.step_s + lane.hop_s for lane in self.proposing)
         expected = sum(self.proposing.values())
         wait_s = hold_s(len(self.waiting), expected, expected_in_s, self.step_s)
         if wait_s == 0.0:
             return False
-        self.hold = asyncio.get_running_loop().call_later(wait_s, wake)
+        self.hold = asyncio.get_running_loop().call_later(wait_s, self._has_held, wake)
         return True
+
+    def _has_held(self, wake: Callable[[], None]) -> None:
+        self.hold, self.held = None, True
+        wake()
 
     def end_hold(self) -> bool:
         """Take its timer back, if it holds; always False."""
         if self.hold is not None:
             self.hold.cancel()
-            self.hold = None
+        self.hold, self.held = None, False
         return False
 
     def next_step(self, now: float) -> tuple[StepRequest, list[Session]] | None:
@@ -216,10 +222,6 @@ class Lane:
             "wait_s": self.wait_s,
             "probe": report.probe.describe(),
         }
-
-
-def _loop_time() -> float:
-    return asyncio.get_running_loop().time()
 
 
 def available_tiers(lanes: Collection[Lane]) -> frozenset[Tier]:

@@ -86,10 +86,12 @@ class Planner:
         return replace(plan, **shape), why
 
     def describe(self) -> dict[str, Any]:
-        """Rounds by plan and reason, and the predicted seconds a token by plan."""
+        """Rounds by plan and reason, the predicted seconds a token by plan, and how long a
+        block may wait for a worker (None: for ever)."""
         costs = self._last.costs if self._last else {}
         return {
             "rounds": dict(self._taken),
             "in_force": str(self._controller.plan.kind),
+            "patience_s": self.patience_s if math.isfinite(self.patience_s) else None,
             "token_s": {str(kind): cost for kind, cost in costs.items()},
         }

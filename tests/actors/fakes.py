@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from actors.auditor import Auditor
@@ -24,6 +24,7 @@ from actors.planner import Planner
 from actors.pool import WorkerGone
 from actors.router import Router, RouterSettings
 from actors.tiers import TierHost
+from infra.probe.sample import NOT_SAMPLED
 from policies.audit import AuditRow, AuditSettings, observe
 from policies.audit_state import AuditState
 from policies.lossy import LossySettings
@@ -124,7 +125,8 @@ class FakeWorker:
     """Tiers over fake engines, stepped one call at a time, with faults on demand.
 
     `before_step` sees each request before it is done and may raise; `go` unset holds the
-    steps. `dead` answers WorkerGone.
+    steps. `dead` answers WorkerGone. `busy_s`, `forward_s`: seconds that it says a step took,
+    and each forward of a tier on top.
     """
 
     def __init__(self, worker_id: str, tiers: Iterable[Tier], **report: int) -> None:
@@ -139,8 +141,11 @@ class FakeWorker:
         self.go = asyncio.Event()
         self.go.set()
         self.dead = False
+        self.pool = "fake"
+        self.probe = NOT_SAMPLED
         self.before_step: Callable[[StepRequest], object] = lambda request: None
         self.busy_s = 0.0
+        self.forward_s: dict[Tier, float] = {}
         self.requests: list[StepRequest] = []
         self.in_flight = 0
         self.most_in_flight = 0
@@ -151,7 +156,7 @@ class FakeWorker:
             self,
             WorkerReport(
                 worker_id=self.worker_id,
-                pool="fake",
+                pool=self.pool,
                 tiers=tuple(self.engines),
                 device="cpu",
                 threads=1,
@@ -161,6 +166,7 @@ class FakeWorker:
                 sessions=self._host.num_sessions,
                 weight_bytes=0,
                 engines={},
+                probe=self.probe,
                 **self._report,
             ),
         )
@@ -194,7 +200,12 @@ class FakeWorker:
                 if self.dead:
                     raise WorkerGone(f"{self.worker_id} is dead")
                 replies = self._host.step(request)
-                return StepReply(replies, self.busy_s, self._host.take_timings())
+                timings = tuple(
+                    replace(timing, seconds=timing.forwards * self.forward_s.get(timing.tier, 0.0))
+                    for timing in self._host.take_timings()
+                )
+                busy_s = self.busy_s + sum(timing.seconds for timing in timings)
+                return StepReply(replies, busy_s, timings)
         finally:
             self.in_flight -= 1
 
@@ -249,7 +260,10 @@ class World:
         lossy = LossySettings(audit=self.audit_settings)
         auditor = Auditor(lossy, TWO_TIER, self.report)
         planner = Planner(ControllerSettings(), random.Random(0))
-        self.routers.append(Router(RouterSettings(**settings), call, auditor, planner, self.time))
+        router = Router(
+            RouterSettings(**settings), call, auditor, planner, self.time, random.Random(0)
+        )
+        self.routers.append(router)
         self.announce(*workers, router=self.routers[-1])
         return self.routers[-1]
 

@@ -73,6 +73,15 @@ def test_an_idle_large_pool_beside_a_hot_cheap_one_decodes_plainly():
     assert best_of(pressed(model, hot(cheap=16.0, large=1.0))) == OFF
 
 
+def test_prompt_lookup_stays_free_however_hot_the_cheap_pool():
+    model = model_of(Truth(a0=0.7, lookup=True))
+    kinds = (PlanKind.OFF, PlanKind.TWO_TIER)
+    for price in PRICES:
+        hot_model = pressed(model, hot(cheap=price))
+        costs = {kind: cheapest(hot_model, kind, 4, 8, 16)[1] for kind in kinds}
+        assert costs[PlanKind.TWO_TIER] < costs[PlanKind.OFF]
+
+
 def test_heat_everywhere_alike_changes_little():
     """Only the hops weigh less."""
     model = model_of(Truth(hop_s=0.0))
