@@ -42,7 +42,8 @@ from policies.plan_settings import ControllerSettings
 from policies.vocabulary import Commit, Plan
 
 logger = logging.getLogger("ray.serve")
-_WATCH_S = 5.0
+_WATCH_S = 2.0
+_LOOK_S = 1.0
 
 
 class RouterDeployment:
@@ -64,7 +65,9 @@ class RouterDeployment:
         planner = Planner(controller, random.Random())
         self._router = Router(settings, call_worker, self._auditor, planner)
         self._waiting: tuple[Waiting, ...] = ()
-        self._watch = asyncio.get_running_loop().create_task(self._follow())
+        loop = asyncio.get_running_loop()
+        self._watch = loop.create_task(self._follow())
+        self._looks = loop.create_task(self._look_around())
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Serve calls it at the start, and with new settings of a live server."""
@@ -93,6 +96,14 @@ class RouterDeployment:
             version, self._waiting = members.version, members.waiting
             self._router.set_members(members)
             export(self._exporter, self._router.status(), self._model)
+
+    async def _look_around(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            try:
+                self._router.look()
+            except Exception:  # prices may stand still, serving may not
+                logger.exception("the router could not look at its pools")
 
 
 class PoolDeployment:

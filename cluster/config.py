@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from cluster.config_balance import BalanceConfig
 from cluster.config_lossy import LiveConfig, LossyConfig, Section
 from cluster.config_pools import PoolConfig, Positive
 from policies.vocabulary import Plan, PlanKind, Tier
@@ -136,6 +137,7 @@ class Config(Section):
     lossy: LossyConfig = LossyConfig()
     pools: Annotated[dict[str, PoolConfig], Field(min_length=1)]
     router: RouterConfig = RouterConfig()
+    balance: BalanceConfig = BalanceConfig()
     ingress: IngressConfig = IngressConfig()
 
     def hosts(self, tier: Tier) -> list[str]:

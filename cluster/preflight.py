@@ -98,9 +98,16 @@ class Facts:
             return None
         return Lookup(draft.ngram_longest, draft.ngram_shortest)
 
+    def _spare(self) -> Lookup | None:
+        """Prompt lookup that stands in for a busy worker's draft, which begins with the same."""
+        draft = self.config.draft
+        if draft is None or not draft.lookup or not self.config.hosts(Tier.DRAFT):
+            return None
+        return Lookup(draft.ngram_longest, draft.ngram_shortest)
+
     def router(self) -> RouterSettings:
         """What a router is told."""
-        router = self.config.router
+        router, balance = self.config.router, self.config.balance
         return RouterSettings(
             max_running=router.max_running,
             max_queued=router.max_queued,
@@ -109,6 +116,11 @@ class Facts:
             worker_wait_s=router.worker_wait_s,
             step_timeout_s=router.step_timeout_s,
             lookup=self._lookup(),
+            spare=self._spare(),
+            moves=balance.moves,
+            balance=balance.settings(),
+            pressure=balance.pressure_settings(),
+            deadline=balance.deadline(),
         )
 
 

@@ -7,6 +7,7 @@ from collections import defaultdict
 from typing import Any
 
 from actors.auditor import Auditor
+from actors.messages import Membership
 from actors.planner import Planner
 from actors.router import Router, RouterSettings
 from cluster.telemetry import export
@@ -14,6 +15,7 @@ from infra.metrics import Exporter
 from policies.lossy import LossySettings
 from policies.plan_settings import ControllerSettings
 from policies.vocabulary import Plan, PlanKind
+from tests.actors.fakes import CHEAP, FakeWorker
 
 
 class Recorded:
@@ -64,8 +66,17 @@ async def test_a_routers_status_goes_out_whole():
     auditor = Auditor(LossySettings(), Plan(PlanKind.OFF), report)
     planner = Planner(ControllerSettings(), random.Random(0))
     router = Router(RouterSettings(), lambda handle, request: report(request), auditor, planner)
+    cheap = FakeWorker("c1", CHEAP)
+    router.set_members(Membership(1, (cheap.entry,)))
+    router.look()
     seen = Recorded()
     export(Exporter(seen.make, seen.make), router.status(), "m")
     names = {key[0] for key in seen.values}
     assert {"viaserve_audit_level", "viaserve_audit_disagreement_bound"} <= names
-    assert seen.values["viaserve_num_requests_running", ("model_name", "m")] == 0
+    of = ("model_name", "m")
+    assert seen.values["viaserve_num_requests_running", of] == 0
+    assert seen.values["viaserve_pool_price", of, ("pool", "fake")] == 1.0
+    assert seen.values["viaserve_pool_workers", of, ("pool", "fake")] == 1
+    assert ("viaserve_pool_util_frac", of, ("pool", "fake")) not in seen.values  # nobody knows it
+    assert seen.values["viaserve_plan_in_force", of, ("plan", "off")] == 1
+    assert seen.values["viaserve_plan_in_force", of, ("plan", "two_tier")] == 0

@@ -1,0 +1,48 @@
+"""Balance in the config: how eagerly sessions move, how dear a busy pool may get, and when a
+step is late."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, field_validator
+
+from cluster.config_lossy import Section
+from policies.balance import BalanceSettings
+from policies.deadline import DeadlineSettings
+from policies.pressure import PressureSettings
+
+
+class BalanceConfig(Section):
+    """How routers use the workers there are.
+
+    `moves`: whether a session leaves the worker that holds its prefix where another one saves
+    more than the `margin` of its remaining time. `pressure`: whether seconds of busy pools cost
+    more in mode "auto", up to `max_price` times. A step is late after `late_factor` times what
+    such a step takes, and its sessions then ask another worker if there is one; 0: never.
+    """
+
+    moves: bool = True
+    margin: Annotated[float, Field(ge=0, lt=1)] = BalanceSettings().margin
+    pressure: bool = True
+    max_price: Annotated[float, Field(ge=1, allow_inf_nan=False)] = PressureSettings().max_price
+    late_factor: Annotated[float, Field(ge=0, allow_inf_nan=False)] = DeadlineSettings().factor
+
+    @field_validator("late_factor")
+    @classmethod
+    def _no_step_is_late_at_once(cls, factor: float) -> float:
+        if 0 < factor < 2:
+            raise ValueError("must be 2 or more, or 0 for never")
+        return factor
+
+    def settings(self) -> BalanceSettings:
+        """The choice of workers as the policies know it."""
+        return BalanceSettings(margin=self.margin)
+
+    def pressure_settings(self) -> PressureSettings | None:
+        """Prices as the policies know them; None where there are none."""
+        return PressureSettings(max_price=self.max_price) if self.pressure else None
+
+    def deadline(self) -> DeadlineSettings | None:
+        """Late steps as the policies know them; None where none is late."""
+        return DeadlineSettings(factor=self.late_factor) if self.late_factor else None
