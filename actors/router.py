@@ -157,7 +157,7 @@ class Router:
             session = running.session
             was_busy = session.wants is None
             self._homes.leave(running, lane)
-            if running.place is lane or (was_busy and session.wants is not None):
+            if session.wants is not None and (was_busy or running.place is lane):
                 self._place(running)
 
     def _kick(self) -> None:
@@ -214,6 +214,8 @@ class Router:
         session, here = running.session, self._settings.lookup
         running.place = None
         running.proposes_no_more()
+        if running not in self._homeless:
+            running.stop_timer()
         if here is not None and here.serves(session):
             self._planner.saw_draft(here.propose(session))
             self._planner.heard(session)

@@ -77,9 +77,11 @@ class Session:
         self._audit: WorkItem | None = None
         self._audited: list[UnseenToken] = []
         self._verdicts: list[Verdicts] = []
-        # Up to where the proposing tiers have computed it, by what they have answered.
+        # Up to where the proposing tiers have computed it, by what they have answered; prompt
+        # lookup in the router holds nothing and computes nothing.
         self._warm: dict[Tier, int] = {}
         self._proposer: str | None = None
+        self._block_from: str | None = None
         # Per worker: how many of `tokens` it is believed to hold. A belief too high costs a
         # NEED_PREFIX, one too low a few ids on the wire; neither changes a token.
         self._known: dict[str, int] = {}
@@ -297,8 +299,10 @@ class Session:
     def _on_proposed(self, worker: str, item: WorkItem, reply: WorkReply) -> Commit | None:
         cleared = len(reply.cleared)
         self._known[worker] = len(self.tokens) + cleared
-        self._proposer = worker
-        self._warm |= dict.fromkeys(item.plan.kind.tiers, len(self.tokens))
+        self._block_from = worker
+        if reply.held:
+            self._proposer = worker
+            self._warm |= dict.fromkeys(item.plan.kind.tiers, len(self.tokens))
         self._block, self._block_tiers = reply.tokens[cleared:], reply.tiers[cleared:]
         self._block_plan = item.plan
         self._verdicts += verdicts_on_draft(item, reply)
@@ -331,8 +335,8 @@ class Session:
             tiers = (*tiers[:kept], Tier.FULL)
             self._verdicts += verdicts_on_block(item, len(block), kept)
             self.counters = after_verification(self.counters, item, block, reply.tokens, kept)
-            if self._proposer in self._known:
-                self._known[self._proposer] = base + kept
+            if self._block_from in self._known:
+                self._known[self._block_from] = base + kept
         else:
             tokens, tiers = reply.tokens, (Tier.FULL,) * len(reply.tokens)
             kept = len(tokens)

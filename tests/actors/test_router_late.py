@@ -191,8 +191,25 @@ async def test_a_client_that_leaves_while_its_step_waits_to_be_retried(world: Wo
     large.before_step = failing(RuntimeError("out of memory"), times=1)
     router = world.router(large)
     task = asyncio.create_task(answer(router, spec("s")))
-    await until(lambda: world.time.pending and not large.in_flight)
+    await until(lambda: large.work and not router.status()["steps_in_flight"])
     task.cancel()
     await asyncio.wait([task])
     await until(lambda: router.idle)
     assert world.time.pending == 0
+
+
+async def test_a_worker_that_is_lost_while_a_retry_waits_leaves_one_timer(world: World):
+    large = world.worker("large", LARGE)
+    large.before_step = failing(RuntimeError("out of memory"), times=1)
+    router = world.router(large, worker_wait_s=60.0)
+    task = asyncio.create_task(answer(router, spec("s")))
+    await until(lambda: large.work and not router.status()["steps_in_flight"])
+    world.excused.append(large)
+    world.announce()
+    assert world.time.pending == 1
+    world.time.advance(30.0)
+    await one_pass()
+    assert world.time.pending == 1
+    world.announce(world.worker("next", LARGE))
+    assert world.time.pending == 0
+    assert await task == plain(spec("s"))
