@@ -16,6 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from actors.engine.reader import Reader
 from actors.engine.route import ModelError, fingerprint
+from actors.lookup import Lookup
 from cluster.config import Config, ConfigError, parse
 from cluster.preflight import check, check_machine
 from policies.vocabulary import PlanKind, Tier
@@ -218,6 +219,31 @@ def test_draft_of_either_kind_is_a_source(root: Path, kind: str):
     source = check(config(root, draft={"kind": kind, "path": path})).sources[Tier.DRAFT]
     expected = (str(root / "full"), path) if kind == "route" else (path, None)
     assert (source.model_dir, source.route) == expected
+
+
+def test_prompt_lookup_is_spare_where_it_goes_before_a_model_and_the_draft_where_it_is_all(
+    root: Path,
+):
+    model = {"kind": "model", "path": str(root / "draft")}
+    lengths = {"ngram_longest": 5, "ngram_shortest": 3}
+    found = {
+        name: (settings.lookup, settings.spare)
+        for name, draft in {
+            "alone": lengths,
+            "before": model | lengths | {"lookup": True},
+            "never": model,
+        }.items()
+        for settings in [check(config(root, draft=draft)).router()]
+    }
+    lookup = Lookup(5, 3)
+    assert found == {"alone": (lookup, None), "before": (None, lookup), "never": (None, None)}
+
+
+def test_balance_reaches_the_routers(root: Path):
+    balance = {"moves": False, "margin": 0.4, "pressure": False, "late_factor": 0}
+    settings = check(config(root, balance=balance)).router()
+    assert (settings.moves, settings.pressure, settings.deadline) == (False, None, None)
+    assert settings.balance.margin == 0.4
 
 
 # The model's folder
