@@ -14,12 +14,11 @@ from statistics import fmean
 
 from actors.balancer import Balancer
 from actors.lanes import Lane, available_tiers, models_of
-from actors.messages import Refusal
+from actors.messages import Output
 from policies.session import Session
-from policies.vocabulary import Commit, Tier
+from policies.vocabulary import Tier
 from policies.work import WorkKind
 
-Output = tuple[int, Commit] | Refusal
 Recompute = Callable[[Collection[Tier], int], float]
 """Seconds to compute so many rows of a session on these tiers."""
 

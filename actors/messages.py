@@ -8,7 +8,7 @@ from typing import Any, Literal
 from actors.engine.seam import EngineStats
 from infra.probe.sample import NOT_SAMPLED, ProbeSample
 from policies.estimates import TierTiming
-from policies.vocabulary import SessionSpec, Tier
+from policies.vocabulary import Commit, SessionSpec, Tier
 from policies.work import WorkItem, WorkReply
 
 
@@ -49,6 +49,10 @@ class Refusal:
     kind: Literal["overloaded", "unavailable", "internal"]
     message: str
     retry_after_s: float = 0.0
+
+
+Output = tuple[int, Commit] | Refusal
+"""Router to ingress: a commit with its session's index in the request, or the end of it all."""
 
 
 @dataclass(frozen=True, slots=True)

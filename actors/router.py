@@ -20,9 +20,16 @@ from typing import Any
 
 from actors.auditor import Auditor
 from actors.balancer import Balancer
-from actors.homes import Homes, Output, Running
+from actors.homes import Homes, Running
 from actors.lanes import Lane, Waiter
-from actors.messages import GenerateRequest, Membership, Refusal, StepReply, StepRequest
+from actors.messages import (
+    GenerateRequest,
+    Membership,
+    Output,
+    Refusal,
+    StepReply,
+    StepRequest,
+)
 from actors.planner import Planner
 from actors.router_settings import RouterSettings
 from actors.steps import Call, Steps

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 
 from policies.evidence import Rate, Verdicts
 from policies.vocabulary import Counters, PlanKind, Tier
 from policies.work import RoundCounts, WorkItem, WorkReply
+
+
+def together(one: Counters, other: Counters) -> Counters:
+    """What both have cost: of a session that was served in two parts."""
+    return Counters(*(getattr(one, f.name) + getattr(other, f.name) for f in fields(Counters)))
 
 
 def after_reply(done: Counters, reply: WorkReply) -> Counters:

@@ -95,6 +95,11 @@ class ManualTime:
         self._timers.append(timer)
         return timer
 
+    def call_at(self, when_s: float, callback: Any, *args: Any, context: Any = None) -> _Timer:
+        """Of asyncio.timeout; the world leaves that to real time."""
+        delay_s = when_s - asyncio.get_running_loop().time()
+        return self.call_later(delay_s, callback, *args, context=context)
+
     @property
     def pending(self) -> int:
         """Timers that would still fire."""
