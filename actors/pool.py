@@ -21,6 +21,10 @@ class WorkerGone(Exception):  # noqa: N818 - names what happened to the worker
     """The worker's process is dead or out of reach."""
 
 
+class WorkerUnreachable(WorkerGone):
+    """It cannot be reached just now; whether it is dead, nobody knows."""
+
+
 class WorkerPort(Protocol):
     """How a pool starts and asks its worker; Ray in production, a fake in tests."""
 
@@ -29,7 +33,8 @@ class WorkerPort(Protocol):
         ...
 
     async def report(self, handle: Any) -> WorkerReport:
-        """The worker's report, once it has loaded. WorkerGone when it is dead."""
+        """The worker's report, once it has loaded. WorkerGone when it is dead,
+        WorkerUnreachable where that is not known."""
         ...
 
     async def missing(self, handle: Any) -> str | None:
@@ -50,17 +55,27 @@ class WorkerPort(Protocol):
 class RegistryPort(Protocol):
     """The part of the registry that pools use."""
 
-    def announce(self, entry: WorkerEntry) -> Awaitable[None]:
-        """List or renew."""
+    def announce(self, entry: WorkerEntry, ttl_s: float) -> Awaitable[None]:
+        """List or renew, for so long."""
         ...
 
-    def wait(self, waiting: Waiting) -> Awaitable[None]:
-        """List as a worker that is to be, or renew."""
+    def wait(self, waiting: Waiting, ttl_s: float) -> Awaitable[None]:
+        """List as a worker that is to be, or renew, for so long."""
         ...
 
     def withdraw(self, worker_id: str) -> Awaitable[None]:
         """Unlist."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Liveness:
+    """How often a worker is asked and announced, how long it is listed without a new
+    announcement, and for how long it may not answer before another one takes its place."""
+
+    heartbeat_s: float = 2.0
+    silence_s: float = 10.0
+    dead_s: float = 60.0
 
 
 @dataclass(slots=True)
@@ -70,11 +85,12 @@ class Pool:
     make_spec: Callable[[], WorkerSpec]
     workers: WorkerPort
     registry: RegistryPort
-    heartbeat_s: float = 2.0
+    liveness: Liveness = Liveness()
     starts: int = 0
     failures: int = 0
     last_error: str = ""
     report: WorkerReport | None = None
+    _in_a_row: int = 0
 
     async def supervise(self) -> None:
         """Start, announce, renew; start anew when the worker dies. Ends when cancelled."""
@@ -85,24 +101,25 @@ class Pool:
                 await self._run(spec)
             except WorkerGone as error:
                 self.failures += 1
+                self._in_a_row += 1
                 self.last_error = str(error)
                 logger.warning("worker %s is gone: %s", spec.worker_id, error)
             finally:
                 self.report = None
-                await _told(self.registry.withdraw(spec.worker_id))
+                await self._tell(self.registry.withdraw(spec.worker_id))
 
     async def _back_off(self, spec: WorkerSpec) -> None:
-        """Longer after each failure."""
-        if self.failures:
+        """Longer after each failure in a row."""
+        if self._in_a_row:
             await self._waits(spec, False, f"starts anew after: {self.last_error}")
-            await asyncio.sleep(min(self.heartbeat_s * self.failures, 30.0))
+            await asyncio.sleep(min(self.liveness.heartbeat_s * self._in_a_row, 30.0))
 
     async def _run(self, spec: WorkerSpec) -> None:
         handle = self.workers.spawn(spec)
         self.starts += 1
         try:
             await self._load(spec, handle)
-            await self._keep(handle)
+            await self._keep(spec, handle)
         finally:
             self.workers.kill(handle)
 
@@ -117,29 +134,53 @@ class Pool:
                     logger.warning("worker %s has no place yet: %s", spec.worker_id, why)
                     told = why
                 await self._waits(spec, why is None, why or "loads")
-                await asyncio.wait([loaded], timeout=self.heartbeat_s)
+                await asyncio.wait([loaded], timeout=self.liveness.heartbeat_s)
             loaded.result()
         finally:
             loaded.cancel()
             await asyncio.gather(loaded, return_exceptions=True)
 
     async def _waits(self, spec: WorkerSpec, placed: bool, why: str) -> None:
-        await _told(self.registry.wait(Waiting(spec.worker_id, spec.pool, placed, why)))
+        waiting = Waiting(spec.worker_id, spec.pool, placed, why)
+        await self._tell(self.registry.wait(waiting, self.liveness.silence_s))
 
-    async def _keep(self, handle: Any) -> None:
+    async def _keep(self, spec: WorkerSpec, handle: Any) -> None:
+        self.report = await self._ask(spec, handle)
         while True:
-            self.report = await self.workers.report(handle)
             if self.report.sessions:
                 # Its routers release what they leave; one that died or lost it cannot.
                 self.workers.tidy(handle)
-            await _told(self.registry.announce(WorkerEntry(handle, self.report)))
-            await asyncio.sleep(self.heartbeat_s)
+            entry = WorkerEntry(handle, self.report)
+            await self._tell(self.registry.announce(entry, self.liveness.silence_s))
+            await asyncio.sleep(self.liveness.heartbeat_s)
+            self.report = await self._ask(spec, handle)
+            self._in_a_row = 0
 
+    async def _ask(self, spec: WorkerSpec, handle: Any) -> WorkerReport:
+        """Until it answers its announcement runs out, so routers leave it alone."""
+        dead_s = self.liveness.dead_s
+        try:
+            async with asyncio.timeout(dead_s):
+                return await self._reached(spec, handle)
+        except TimeoutError:
+            raise WorkerGone(f"it has not answered for {dead_s:g} s") from None
 
-async def _told(message: Awaitable[None]) -> None:
-    """A registry that is away costs no worker: it is told again at the next heartbeat, and
-    what was not withdrawn expires."""
-    try:
-        await message
-    except Exception:
-        logger.exception("the registry did not answer")
+    async def _reached(self, spec: WorkerSpec, handle: Any) -> WorkerReport:
+        """Its report, as soon as it can be reached; until then routers hear that it is away."""
+        while True:
+            try:
+                return await self.workers.report(handle)
+            except WorkerUnreachable as error:
+                logger.warning("worker %s is out of reach: %s", spec.worker_id, error)
+                await self._tell(self.registry.withdraw(spec.worker_id))
+                await self._waits(spec, True, f"out of reach: {error}")
+                await asyncio.sleep(self.liveness.heartbeat_s)
+
+    async def _tell(self, message: Awaitable[None]) -> None:
+        """A registry that is away costs no worker: it is told again at the next heartbeat, and
+        what was not withdrawn expires."""
+        try:
+            async with asyncio.timeout(self.liveness.silence_s):
+                await message
+        except Exception:
+            logger.exception("the registry did not answer")

@@ -6,6 +6,7 @@ It keeps nothing that is not announced again within seconds, so its own death lo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 
@@ -13,28 +14,27 @@ from actors.messages import Membership, Waiting, WorkerEntry
 
 
 class Registry:
-    """The workers that were announced within the last `ttl_s` seconds."""
+    """The workers whose last announcement still holds."""
 
-    def __init__(self, ttl_s: float = 30.0, clock: Callable[[], float] = time.monotonic) -> None:
-        self._ttl_s = ttl_s
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._entries: dict[str, tuple[WorkerEntry, float]] = {}
         self._waiting: dict[str, tuple[Waiting, float]] = {}
         self._version = 0
         self._changed = asyncio.Condition()
 
-    async def announce(self, entry: WorkerEntry) -> None:
-        """List the worker, or renew it."""
+    async def announce(self, entry: WorkerEntry, ttl_s: float) -> None:
+        """List the worker, or renew it, for so many seconds."""
         worker_id = entry.report.worker_id
         self._waiting.pop(worker_id, None)
         known = worker_id in self._entries
-        self._entries[worker_id] = (entry, self._clock() + self._ttl_s)
+        self._entries[worker_id] = (entry, self._clock() + ttl_s)
         if not known:
             await self._bump()
 
-    async def wait(self, waiting: Waiting) -> None:
+    async def wait(self, waiting: Waiting, ttl_s: float) -> None:
         """The worker is not there yet; who watches hears of it with the next answer."""
-        self._waiting[waiting.worker_id] = (waiting, self._clock() + self._ttl_s)
+        self._waiting[waiting.worker_id] = (waiting, self._clock() + ttl_s)
 
     async def withdraw(self, worker_id: str) -> None:
         """The worker is gone."""
@@ -43,23 +43,25 @@ class Registry:
             await self._bump()
 
     async def watch(self, version: int, timeout_s: float) -> Membership:
-        """The membership as soon as it differs from `version`, at the latest after timeout_s."""
+        """The membership as soon as it differs from `version`, at the latest after timeout_s.
+        It looks again when the first announcement may run out: nobody says that it has."""
         await self._expire()
-        if version == self._version:
-            try:
-                async with self._changed:
-                    await asyncio.wait_for(self._changed.wait(), timeout_s)
-            except TimeoutError:
-                await self._expire()
+        async with self._changed:
+            if version == self._version:
+                now = self._clock()
+                ends_s = [until - now for _, until in self._entries.values()]
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._changed.wait(), min([timeout_s, *ends_s]))
+        await self._expire()
         workers = tuple(entry for entry, _ in self._entries.values())
         waiting = tuple(waiting for waiting, _ in self._waiting.values())
         return Membership(self._version, workers, waiting)
 
     async def _expire(self) -> None:
         now = self._clock()
-        for worker_id in [w for w, (_, until) in self._waiting.items() if until < now]:
+        for worker_id in [w for w, (_, until) in self._waiting.items() if until <= now]:
             del self._waiting[worker_id]
-        for worker_id in [w for w, (_, until) in self._entries.items() if until < now]:
+        for worker_id in [w for w, (_, until) in self._entries.items() if until <= now]:
             await self.withdraw(worker_id)
 
     async def _bump(self) -> None:

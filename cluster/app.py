@@ -17,21 +17,24 @@ from pathlib import Path
 from typing import Any
 
 from ray import serve
+from ray.exceptions import ObjectLostError, RayActorError
 from ray.serve import Application
+from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from actors.auditor import Auditor
 from actors.ingress.app import create_app
-from actors.ingress.errors import Overloaded, Unavailable
+from actors.ingress.failover import Failover, FailoverSettings, RouterLost
 from actors.ingress.settings import IngressSettings
 from actors.ingress.text import TextCodec
-from actors.messages import GenerateRequest, Refusal, Waiting
+from actors.messages import GenerateRequest, Output, Waiting
 from actors.planner import Planner
-from actors.pool import Pool
-from actors.router import Output, Router, RouterSettings
+from actors.pool import Liveness, Pool
+from actors.pulse import pulsed
+from actors.router import Router, RouterSettings
 from cluster import __version__
 from cluster.config import load, parse, parse_live
-from cluster.placement import AuditClient, RegistryClient, SpecMaker, call_worker
+from cluster.placement import AuditClient, RegistryClient, SpecMaker, call_worker, reason_of
 from cluster.pools_status import pools_status
 from cluster.preflight import Facts, check
 from cluster.ranks import workers_of
@@ -44,6 +47,8 @@ from policies.vocabulary import Commit, Plan
 logger = logging.getLogger("ray.serve")
 _WATCH_S = 2.0
 _LOOK_S = 1.0
+_LOST = (RayActorError, ObjectLostError, RayServeException)
+"""What a call to a replica raises that is dead, dying, out of reach or not there."""
 
 
 class RouterDeployment:
@@ -56,8 +61,10 @@ class RouterDeployment:
         fallback: Plan,
         trio: str,
         model: str,
+        pulse_s: float,
     ) -> None:
         self._model = model
+        self._pulse_s = pulse_s
         self._exporter = Exporter()
         lossy = LossySettings()
         self._audit = AuditClient(trio, lossy.audit)
@@ -75,10 +82,11 @@ class RouterDeployment:
         self._auditor.configure(settings, await self._audit.configure(settings.audit))
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[list[Output], None]:
-        """See Router."""
-        async with aclosing(self._router.generate(request)) as outputs:
-            async for output in outputs:
-                yield output
+        """See Router; with signs of life, so that a router that hangs is not waited for."""
+        outputs = pulsed(self._router.generate(request), self._pulse_s)
+        async with aclosing(outputs) as batches:
+            async for batch in batches:
+                yield batch
 
     async def status(self) -> dict[str, Any]:
         """See Router; and the workers that are to be."""
@@ -88,7 +96,8 @@ class RouterDeployment:
         registry, version = RegistryClient(), -1
         while True:
             try:
-                members = await registry.watch(version, _WATCH_S)
+                async with asyncio.timeout(2 * _WATCH_S):
+                    members = await registry.watch(version, _WATCH_S)
             except Exception:
                 logger.exception("the registry did not answer")
                 await asyncio.sleep(1.0)
@@ -109,8 +118,9 @@ class RouterDeployment:
 class PoolDeployment:
     """A pool replica; its worker lives and dies with it."""
 
-    def __init__(self, make_spec: SpecMaker) -> None:
-        self._pool = Pool(make_spec, workers_of(make_spec.pool), RegistryClient())
+    def __init__(self, make_spec: SpecMaker, liveness: Liveness) -> None:
+        workers = workers_of(make_spec.pool)
+        self._pool = Pool(make_spec, workers, RegistryClient(), liveness)
         self._task = asyncio.get_running_loop().create_task(self._pool.supervise())
 
     def check_health(self) -> None:
@@ -127,22 +137,30 @@ class RouterBackend:
     """The ingress's way to the routers."""
 
     def __init__(
-        self, router: DeploymentHandle, facts: dict[str, Any], replicas: dict[str, int]
+        self,
+        router: DeploymentHandle,
+        facts: dict[str, Any],
+        replicas: dict[str, int],
+        settings: FailoverSettings,
     ) -> None:
         self._replicas = replicas
         self._generate = router.options(method_name="generate", stream=True)
         self._status = router.options(method_name="status")
         self._facts = facts
+        self._silence_s = settings.silence_s
+        self._failover = Failover(self._ask, settings)
 
-    async def generate(self, request: GenerateRequest) -> AsyncGenerator[tuple[int, Commit], None]:
-        """Commits as they come; Overloaded or Unavailable where the router refuses."""
+    def generate(self, request: GenerateRequest) -> AsyncGenerator[tuple[int, Commit], None]:
+        """See Failover."""
+        return self._failover.generate(request)
+
+    async def _ask(self, request: GenerateRequest) -> AsyncGenerator[list[Output], None]:
         response: Any = self._generate.remote(request)
         try:
             async for outputs in response:
-                for output in outputs:
-                    if isinstance(output, Refusal):
-                        raise _as_error(output)
-                    yield output
+                yield outputs
+        except _LOST as error:
+            raise RouterLost(reason_of(error)) from error
         finally:
             response.cancel()
 
@@ -153,7 +171,7 @@ class RouterBackend:
     async def ready(self) -> tuple[bool, dict[str, Any]]:
         """Ready with a full worker; degraded without another tier that was configured. `pools`
         says which workers are not there, and why."""
-        status = await self._status.remote()
+        status = await self._router_status()
         here = {tier for worker in status["workers"] for tier in worker["tiers"]}
         tiers = {tier: tier in here for tier in self._facts["tiers"]}
         ready = tiers.get("full", False)
@@ -163,9 +181,17 @@ class RouterBackend:
 
     async def version(self) -> dict[str, Any]:
         """Versions, model, and whether each full worker's machine keeps row invariance."""
-        workers = (await self._status.remote())["workers"]
+        workers = (await self._router_status())["workers"]
         kept = [w["row_invariant"] for w in workers if "full" in w["tiers"]]
         return {**self._facts, "row_invariant": all(kept) if kept else None}
+
+    async def _router_status(self) -> dict[str, Any]:
+        """Of one router; of none where none answers in time."""
+        try:
+            async with asyncio.timeout(self._silence_s):
+                return await self._status.remote()
+        except (*_LOST, TimeoutError):
+            return {"workers": [], "why": "no router answers"}
 
 
 class IngressDeployment:
@@ -177,13 +203,15 @@ class IngressDeployment:
         model_dir: str,
         facts: dict[str, Any],
         replicas: dict[str, int],
+        failover: FailoverSettings,
         router: DeploymentHandle,
         pools: list[DeploymentHandle],
     ) -> None:
         # Pools are bound here only so that Serve deploys them with the application.
         del pools
         codec = TextCodec.load(model_dir)
-        self._app = create_app(settings, codec, RouterBackend(router, facts, replicas))
+        backend = RouterBackend(router, facts, replicas, failover)
+        self._app = create_app(settings, codec, backend)
 
     def __serve_build_asgi_app__(self) -> Any:
         return self._app
@@ -201,13 +229,22 @@ def compose(facts: Facts) -> Application:
         num_replicas=config.router.replicas,
         max_ongoing_requests=open_requests,
         user_config=config.lossy.live(),
-    ).bind(facts.router(), facts.controller(), config.plan.plan(), facts.trio, config.model.name)
+        label_selector=config.control.selector,
+    ).bind(
+        facts.router(),
+        facts.controller(),
+        config.plan.plan(),
+        facts.trio,
+        config.model.name,
+        config.liveness.heartbeat_s,
+    )
     pools = [
         _deployment(
             PoolDeployment,
             name=f"pool-{name}",
             num_replicas=pool.replicas,
-        ).bind(SpecMaker(name, pool, facts.engine(pool)))
+            label_selector=config.control.selector,
+        ).bind(SpecMaker(name, pool, facts.engine(pool)), config.liveness.pool())
         for name, pool in config.pools.items()
     ]
     ingress = _deployment(
@@ -215,16 +252,24 @@ def compose(facts: Facts) -> Application:
         name="ingress",
         num_replicas=config.ingress.replicas,
         max_ongoing_requests=open_requests,
+        label_selector=config.control.selector,
     )
-    replicas = {name: pool.replicas for name, pool in config.pools.items()}
-    model_dir = str(facts.model_dir)
-    return ingress.bind(facts.ingress(), model_dir, _about(facts), replicas, router, pools)
+    return ingress.bind(
+        facts.ingress(),
+        str(facts.model_dir),
+        _about(facts),
+        {name: pool.replicas for name, pool in config.pools.items()},
+        config.liveness.failover(config.router.worker_wait_s),
+        router,
+        pools,
+    )
 
 
-def _deployment(replica: Any, **options: Any) -> Any:
+def _deployment(replica: Any, label_selector: dict[str, str], **options: Any) -> Any:
     """A Serve deployment of a plain class; none of ours computes, so none reserves a CPU."""
+    where = {"label_selector": label_selector} if label_selector else {}
     light = {
-        "ray_actor_options": {"num_cpus": 0},
+        "ray_actor_options": {"num_cpus": 0, **where},
         "graceful_shutdown_timeout_s": 5,
         "logging_config": {"enable_access_log": False},
     }
@@ -241,14 +286,6 @@ def _about(facts: Facts) -> dict[str, Any]:
         "tiers": sorted({str(t) for pool in facts.config.pools.values() for t in pool.tiers}),
         "packages": {n: package_version(n) for n in ("ray", "torch", "transformers")},
     }
-
-
-def _as_error(refusal: Refusal) -> Exception:
-    if refusal.kind == "overloaded":
-        return Overloaded(refusal.retry_after_s)
-    if refusal.kind == "unavailable":
-        return Unavailable(refusal.message)
-    return RuntimeError(refusal.message)
 
 
 def build(args: dict[str, Any]) -> Application:

@@ -14,8 +14,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from cluster.config_balance import BalanceConfig
+from cluster.config_liveness import LivenessConfig
 from cluster.config_lossy import LiveConfig, LossyConfig, Section
-from cluster.config_pools import PoolConfig, Positive
+from cluster.config_pools import HardwareConfig, PoolConfig, Positive
 from policies.vocabulary import Plan, PlanKind, Tier
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -127,6 +128,11 @@ class IngressConfig(Section):
     api_keys_file: str | None = None
 
 
+class ControlConfig(HardwareConfig):
+    """Where the parts without weights run: ingress, routers, and who keeps the workers alive.
+    Anywhere by default; away from hosts that come and go is better."""
+
+
 class Config(Section):
     """All of it."""
 
@@ -139,6 +145,8 @@ class Config(Section):
     router: RouterConfig = RouterConfig()
     balance: BalanceConfig = BalanceConfig()
     ingress: IngressConfig = IngressConfig()
+    control: ControlConfig = ControlConfig()
+    liveness: LivenessConfig = LivenessConfig()
 
     def hosts(self, tier: Tier) -> list[str]:
         """The pools that host a tier."""

@@ -5,6 +5,7 @@ The only place that turns those classes into actors and says where they run.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from typing import Any
 from uuid import uuid4
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import ActorUnavailableError, RayActorError
 from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 
 from actors.audit_book import AuditBook
@@ -26,7 +27,7 @@ from actors.messages import (
     WorkerEntry,
     WorkerReport,
 )
-from actors.pool import WorkerGone
+from actors.pool import WorkerGone, WorkerUnreachable
 from actors.registry import Registry
 from actors.worker import Worker, WorkerSpec
 from cluster.config_pools import PoolConfig
@@ -40,6 +41,8 @@ from policies.audit_state import AuditState
 NAMESPACE = "viaserve"
 _REGISTRY = "viaserve-registry"
 _AUDIT_BOOK = "viaserve-audit"
+_ON_HEAD = {"node:__internal_head__": 0.001}
+"""A resource that Ray's head node alone has. Without that node there is no cluster anyway."""
 LEASED_SPIN_COUNT = "10000"
 """About 0.1 ms: bridges the barriers of a step, and is over soon after the lease is given back."""
 
@@ -118,9 +121,11 @@ def worker_actor() -> Any:
 
 
 async def report_of(handle: Any) -> WorkerReport:
-    """A worker's report, once it has loaded. WorkerGone when it is dead."""
+    """A worker's report, once it has loaded; see WorkerPort."""
     try:
         return await handle.report.options(concurrency_group="control").remote()
+    except ActorUnavailableError as error:
+        raise WorkerUnreachable(reason_of(error)) from error
     except RayActorError as error:
         raise WorkerGone(reason_of(error)) from error
 
@@ -163,21 +168,34 @@ async def call_worker(handle: Any, request: StepRequest) -> StepReply:
 class RegistryClient:
     """The registry actor of this cluster, made where it is missing."""
 
-    async def announce(self, entry: WorkerEntry) -> None:
-        """See Registry."""
-        await _registry_actor().announce.remote(entry)
+    def __init__(self) -> None:
+        self._actor: Any = None
 
-    async def wait(self, waiting: Waiting) -> None:
+    async def announce(self, entry: WorkerEntry, ttl_s: float) -> None:
         """See Registry."""
-        await _registry_actor().wait.remote(waiting)
+        await self._call("announce", entry, ttl_s)
+
+    async def wait(self, waiting: Waiting, ttl_s: float) -> None:
+        """See Registry."""
+        await self._call("wait", waiting, ttl_s)
 
     async def withdraw(self, worker_id: str) -> None:
         """See Registry."""
-        await _registry_actor().withdraw.remote(worker_id)
+        await self._call("withdraw", worker_id)
 
     async def watch(self, version: int, timeout_s: float) -> Membership:
         """See Registry."""
-        return await _registry_actor().watch.remote(version, timeout_s)
+        return await self._call("watch", version, timeout_s)
+
+    async def _call(self, method: str, *args: Any) -> Any:
+        if self._actor is None:
+            # Looked up on a thread: behind a dead link it blocks, and streams run on this loop.
+            self._actor = await asyncio.to_thread(_registry_actor)
+        try:
+            return await getattr(self._actor, method).remote(*args)
+        except RayActorError:
+            self._actor = None
+            raise
 
 
 def _registry_actor() -> Any:
@@ -185,7 +203,8 @@ def _registry_actor() -> Any:
 
 
 def _shared(kind: type, name: str, *args: Any, **options: Any) -> Any:
-    """The one actor of that name in the cluster, made where it is missing."""
+    """The one actor of that name in the cluster, made where it is missing: on the head, so that
+    no other host takes it along."""
     return (
         ray.remote(kind)
         .options(
@@ -194,6 +213,7 @@ def _shared(kind: type, name: str, *args: Any, **options: Any) -> Any:
             get_if_exists=True,
             lifetime="detached",
             num_cpus=0,
+            resources=_ON_HEAD,
             max_restarts=-1,
             **options,
         )

@@ -12,18 +12,19 @@ import pytest
 from actors import pool as pool_module
 from actors.engine.build import EngineSpec, TierSource
 from actors.messages import Waiting, WorkerEntry, WorkerReport
-from actors.pool import Pool, WorkerGone
+from actors.pool import Liveness, Pool, WorkerGone, WorkerUnreachable
 from actors.worker import WorkerSpec
 from policies.vocabulary import Tier
-from tests.actors.fakes import LARGE, FakeWorker, one_pass, tasks_since, until
+from tests.actors.fakes import LARGE, FakeWorker, ManualTime, one_pass, tasks_since, until
 
 HEARTBEAT_S = 2.0
+LIVENESS = Liveness(HEARTBEAT_S, silence_s=10.0, dead_s=60.0)
 
 
 class Workers:
-    """Starts handles, which are worker ids. `loaded` unset holds the reports; a worker in
-    `dying` is gone when asked. `lacks`: why those that have not loaded have no place; `moved`:
-    those that another one would have."""
+    """Starts handles, which are worker ids. `loaded` unset holds the reports, of the worker in
+    `silent` for ever; a worker in `dying` is gone when asked, one in `away` out of reach. `lacks`:
+    why those that have not loaded have no place; `moved`: those that another one would have."""
 
     def __init__(self) -> None:
         self.loaded = asyncio.Event()
@@ -31,6 +32,8 @@ class Workers:
         self.dying: set[str] = set()
         self.lacks: str | None = None
         self.moved: set[str] = set()
+        self.silent: set[str] = set()
+        self.away: set[str] = set()
         self.alive: list[str] = []
         self.spawned: list[str] = []
         self.sessions = 0
@@ -43,8 +46,12 @@ class Workers:
 
     async def report(self, handle: str) -> WorkerReport:
         await self.loaded.wait()
+        if handle in self.silent:
+            await asyncio.Event().wait()
         if handle in self.dying:
             raise WorkerGone("killed by the kernel")
+        if handle in self.away:
+            raise WorkerUnreachable("no route to host")
         return replace(FakeWorker(handle, LARGE).entry.report, sessions=self.sessions)
 
     async def missing(self, handle: str) -> str | None:
@@ -60,23 +67,30 @@ class Workers:
 
 
 class Registry:
-    """Remembers who is listed; can be away."""
+    """Remembers who is listed; can be away, or behind a dead link."""
 
     def __init__(self) -> None:
         self.listed: dict[str, WorkerEntry] = {}
         self.waiting: dict[str, Waiting] = {}
         self.waits: list[Waiting] = []
         self.away = False
+        self.unreachable = False
+        self.hangs = asyncio.Event()
         self.heard = 0
+        self.ttl_s = 0.0
 
-    async def announce(self, entry: WorkerEntry) -> None:
+    async def announce(self, entry: WorkerEntry, ttl_s: float) -> None:
+        if self.unreachable:
+            self.hangs.set()
+            await asyncio.Event().wait()
         self.heard += 1
+        self.ttl_s = ttl_s
         if self.away:
             raise ConnectionError("the registry is restarting")
         self.listed[entry.report.worker_id] = entry
         self.waiting.pop(entry.report.worker_id, None)
 
-    async def wait(self, waiting: Waiting) -> None:
+    async def wait(self, waiting: Waiting, ttl_s: float) -> None:
         if self.away:
             raise ConnectionError("the registry is restarting")
         self.waits.append(waiting)
@@ -100,10 +114,14 @@ class Naps:
         self.lengths_s.append(seconds)
         await self._ended.acquire()
 
+    def let_pass(self) -> None:
+        """End the current nap."""
+        self._ended.release()
+
     async def end(self) -> None:
         """Let the current nap pass, and wait for the next one."""
         count = len(self.lengths_s)
-        self._ended.release()
+        self.let_pass()
         await until(lambda: len(self.lengths_s) > count)
 
 
@@ -119,7 +137,7 @@ class Supervised:
             lambda: WorkerSpec(f"large-{next(names)}", "large", engine, 1, 0, None),
             self.workers,
             self.registry,
-            HEARTBEAT_S,
+            LIVENESS,
         )
 
     def start(self) -> None:
@@ -170,7 +188,7 @@ async def test_worker_is_announced_once_loaded_and_renewed_each_heartbeat(here: 
     assert here.registry.listed["large-0"].handle == "large-0"
     await here.naps.end()
     await here.naps.end()
-    assert here.registry.heard == 3
+    assert (here.registry.heard, here.registry.ttl_s) == (3, LIVENESS.silence_s)
     assert here.naps.lengths_s == [HEARTBEAT_S] * 3
     assert here.workers.spawned == ["large-0"]
 
@@ -194,6 +212,84 @@ async def test_backoff_grows_with_each_failure_up_to_a_bound(here: Supervised):
     for _ in range(19):
         await here.naps.end()
     assert here.naps.lengths_s == [min(HEARTBEAT_S * n, 30.0) for n in range(1, 21)]
+
+
+async def test_silent_worker_is_announced_no_more_and_ended_in_the_end(
+    here: Supervised, monkeypatch: pytest.MonkeyPatch
+):
+    await here.serve()
+    time = ManualTime()
+    for name in ("call_later", "call_at"):
+        monkeypatch.setattr(asyncio.get_running_loop(), name, getattr(time, name))
+    here.workers.silent.add("large-0")
+    here.naps.let_pass()
+    await until(lambda: time.pending)
+    time.advance(LIVENESS.dead_s - 1)
+    await one_pass()
+    assert (here.registry.heard, here.workers.alive) == (1, ["large-0"])
+    time.advance(1)
+    await until(lambda: len(here.naps.lengths_s) == 2)
+    assert here.workers.alive == []
+    assert here.pool.last_error == "it has not answered for 60 s"
+    await here.naps.end()
+    assert set(here.registry.listed) == {"large-1"}
+
+
+async def test_worker_out_of_reach_is_withdrawn_at_once_and_listed_when_it_answers(
+    here: Supervised,
+):
+    await here.serve()
+    here.workers.away.add("large-0")
+    for _ in range(3):
+        await here.naps.end()
+        assert here.registry.listed == {}
+        assert here.registry.waiting["large-0"].why == "out of reach: no route to host"
+        assert here.workers.alive == ["large-0"]
+    here.workers.away.clear()
+    await here.naps.end()
+    assert set(here.registry.listed) == {"large-0"}
+    assert here.pool.failures == 0
+
+
+async def test_silent_worker_that_answers_again_is_the_same_one(here: Supervised):
+    await here.serve()
+    here.workers.loaded.clear()
+    here.naps.let_pass()
+    await one_pass()
+    here.workers.loaded.set()
+    await until(lambda: here.registry.heard == 2)
+    assert here.workers.spawned == ["large-0"]
+
+
+async def test_link_to_the_registry_that_is_dead_is_tried_again(
+    here: Supervised, monkeypatch: pytest.MonkeyPatch
+):
+    await here.serve()
+    time = ManualTime()
+    for name in ("call_later", "call_at"):
+        monkeypatch.setattr(asyncio.get_running_loop(), name, getattr(time, name))
+    here.registry.unreachable = True
+    here.naps.let_pass()
+    await here.registry.hangs.wait()
+    here.registry.unreachable = False
+    time.advance(LIVENESS.silence_s)
+    await until(lambda: len(here.naps.lengths_s) == 2)
+    await here.naps.end()
+    assert here.registry.heard == 2
+    assert here.workers.spawned == ["large-0"]
+
+
+async def test_backoff_begins_anew_once_a_worker_has_lived(here: Supervised):
+    here.workers.dying = {f"large-{i}" for i in range(3)}
+    await here.serve()
+    for _ in range(3):
+        await here.naps.end()
+    assert set(here.registry.listed) == {"large-3"}
+    await here.naps.end()
+    here.workers.dying.add("large-3")
+    await here.naps.end()
+    assert here.pool.failures == 4
+    assert here.naps.lengths_s[-1] == HEARTBEAT_S
 
 
 @pytest.mark.parametrize("moment", ["not begun", "loading", "serving", "backing off"])
@@ -243,7 +339,7 @@ async def test_worker_ends_with_the_pool_though_the_registry_is_away(here: Super
 async def test_worker_without_a_place_says_why_until_it_serves(
     here: Supervised, caplog: pytest.LogCaptureFixture
 ):
-    here.pool.heartbeat_s = 0.001
+    here.pool.liveness = replace(LIVENESS, heartbeat_s=0.001)
     here.workers.loaded.clear()
     here.workers.lacks = "no GPU is free"
     here.start()

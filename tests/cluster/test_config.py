@@ -101,6 +101,12 @@ def test_mode_off_needs_no_quotes(tmp_path: Path, mode: str):
         ({"model": {"context": "many"}}, ["model.context:", "integer"]),
         ({"model": []}, ["model:", "ModelConfig"]),
         ({"router": {"step_timeout_s": 0}}, ["router.step_timeout_s:", "greater than 0"]),
+        (
+            {"liveness": {"heartbeat_s": 6}},
+            ["liveness: silence_s must be at least 2 heartbeat_s, and dead_s no shorter"],
+        ),
+        ({"liveness": {"dead_s": 5}}, ["liveness: silence_s must be at least 2 heartbeat_s"]),
+        ({"control": {"accelerator": "L5"}}, ["control.accelerator: Ray knows no L5"]),
         ({"router": {"max_queued": -1}}, ["router.max_queued:", "greater than or equal to 0"]),
         ({"plan": {"gamma": 17}}, ["plan:", "gamma and block must be at most max_gamma"]),
         ({"plan": {"block": 33}}, ["plan:", "gamma and block must be at most"]),

@@ -15,7 +15,7 @@ import ray
 from ray.util import placement_group_table
 
 from actors.messages import Waiting, WorkerEntry
-from actors.pool import Pool, WorkerGone
+from actors.pool import Liveness, Pool, WorkerGone
 from cluster.config import ROOT
 from cluster.config_pools import PoolConfig
 from cluster.placement import RayWorkers, SpecMaker
@@ -49,10 +49,10 @@ class Registry:
         self.listed: dict[str, WorkerEntry] = {}
         self._told = asyncio.Condition()
 
-    async def announce(self, entry: WorkerEntry) -> None:
+    async def announce(self, entry: WorkerEntry, ttl_s: float) -> None:
         await self._tell(lambda: self.listed.update({entry.report.worker_id: entry}))
 
-    async def wait(self, waiting: Waiting) -> None:
+    async def wait(self, waiting: Waiting, ttl_s: float) -> None:
         assert waiting.why
 
     async def withdraw(self, worker_id: str) -> None:
@@ -89,7 +89,7 @@ async def test_a_killed_rank_takes_the_group_and_the_pool_starts_another(
     config = PoolConfig(tiers=(Tier.FULL,), num_cpus=1, tp=2, one_node=True)
     groups, registry = RayRankGroups(config), Registry()
     make_spec = SpecMaker("large", config, engine_spec(path))
-    pool = Pool(make_spec, groups, registry, heartbeat_s=0.1)
+    pool = Pool(make_spec, groups, registry, Liveness(heartbeat_s=0.1))
     supervised = asyncio.create_task(pool.supervise())
     try:
         first = (await registry.one()).report
