@@ -13,6 +13,9 @@ from actors.pace import size_of
 from actors.pool import WorkerGone
 from policies.deadline import DeadlineSettings, deadline_s
 
+_GRACE = 0.1
+"""Of the deadline, for replies that have come already to be taken in."""
+
 logger = logging.getLogger("ray.serve")
 
 Call = Callable[[Any, StepRequest], Awaitable[StepReply]]
@@ -97,7 +100,13 @@ class _LateTimer:
     def __init__(self, lane: Lane, after_s: float, late: Callable[[], None]) -> None:
         self._lane, self._late = lane, late
         self._is_late = False
-        self._timer = asyncio.get_running_loop().call_later(after_s, self._fire)
+        self._loop = asyncio.get_running_loop()
+        # A router that was itself held up finds replies and timers due at once, and must not
+        # take the reply that has come for one that is late.
+        self._timer = self._loop.call_later(after_s, self._ask_again, _GRACE * after_s)
+
+    def _ask_again(self, after_s: float) -> None:
+        self._timer = self._loop.call_later(after_s, self._fire)
 
     def _fire(self) -> None:
         self._is_late = True

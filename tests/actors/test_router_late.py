@@ -47,6 +47,12 @@ async def hung(world: World, plan: Plan, layout=LARGE, **settings):
     return router, a, b, specs, tasks
 
 
+def pass_deadline(world: World) -> None:
+    """And the moment after it in which a reply may still be taken in."""
+    world.time.advance(3.0)
+    world.time.advance(1.0)
+
+
 @pytest.mark.parametrize("layout", [LARGE, ALL], ids=["full", "all tiers"])
 @pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.kind)
 async def test_a_late_step_is_asked_of_another_worker_and_its_answer_is_stale(
@@ -55,7 +61,7 @@ async def test_a_late_step_is_asked_of_another_worker_and_its_answer_is_stale(
     router, a, b, specs, tasks = await hung(world, plan, layout)
     moved = served(a) & {session.session_id for session in specs}
     assert moved - served(b)
-    world.time.advance(3.0)
+    pass_deadline(world)
     assert await asyncio.gather(*tasks) == [plain(session) for session in specs]
     assert moved <= served(b)
     a.go.set()
@@ -71,7 +77,7 @@ async def test_a_late_answer_finds_its_session_elsewhere_in_any_state(world: Wor
     """The reply of the former worker comes while the other one computes the same step."""
     _, a, b, specs, tasks = await hung(world, OFF)
     b.go.clear()
-    world.time.advance(3.0)
+    pass_deadline(world)
     await until(lambda: b.in_flight)
     a.go.set()
     await until(lambda: a.in_flight == 0)
@@ -213,3 +219,17 @@ async def test_a_worker_that_is_lost_while_a_retry_waits_leaves_one_timer(world:
     world.announce(world.worker("next", LARGE))
     assert world.time.pending == 0
     assert await task == plain(spec("s"))
+
+
+async def test_a_router_that_was_held_up_itself_blames_no_worker(world: World):
+    """Its timers are due before it has taken in the replies that are there."""
+    router, a, _, specs, tasks = await hung(world, OFF)
+    asked = len(a.work)
+    world.time.advance(100.0)
+    a.go.set()
+    await until(lambda: len(a.work) > asked)
+    world.time.advance(1.0)
+    assert await asyncio.gather(*tasks) == [plain(session) for session in specs]
+    router.look()
+    assert router.status()["pools"]["fake"]["late_steps"] == 0
+    assert router.status()["pools"]["fake"]["moved_sessions"] == 0
