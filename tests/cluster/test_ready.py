@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from actors.ingress.failover import FailoverSettings
 from cluster import serving
 from cluster.app import RouterBackend
 from cluster.config import ConfigError
@@ -34,7 +35,7 @@ class Handle:
 
 def backend(*workers: dict[str, Any], waiting: tuple[dict[str, Any], ...] = ()) -> RouterBackend:
     handle: Any = Handle(workers=list(workers), waiting=list(waiting))
-    return RouterBackend(handle, {"tiers": ["draft", "full"]}, REPLICAS)
+    return RouterBackend(handle, {"tiers": ["draft", "full"]}, REPLICAS, FailoverSettings())
 
 
 async def test_server_without_a_pool_is_degraded_and_says_why():
