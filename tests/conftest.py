@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from importlib import metadata
 from pathlib import Path
 
@@ -13,6 +14,24 @@ from cluster.fetch import PACKAGE, fetch_default
 # No test judges time; a busy machine is no failure.
 hypothesis.settings.register_profile("viaserve", deadline=None)
 hypothesis.settings.load_profile("viaserve")
+
+
+_BEGAN_S = time.monotonic()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--budget-s",
+        type=float,
+        help="seconds after which no further test begins: skipped",
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    budget_s = item.config.getoption("--budget-s")
+    if budget_s is not None and time.monotonic() - _BEGAN_S > budget_s:
+        pytest.skip(f"the {budget_s:g} s of --budget-s are over")
 
 
 @pytest.fixture(scope="session")
