@@ -22,7 +22,7 @@ from policies.work import WorkKind
 Recompute = Callable[[Collection[Tier], int], float]
 """Seconds to compute so many rows of a session on these tiers."""
 
-_FULL = frozenset({Tier.FULL})
+FULL = frozenset({Tier.FULL})
 
 
 @dataclass(slots=True, eq=False)
@@ -109,7 +109,7 @@ class Homes:
     def changed(self) -> None:
         """Lanes came, went or were told anew of themselves."""
         self._hosting.clear()
-        lanes = self.lanes.values()
+        lanes = [lane for lane in self.lanes.values() if not lane.draining]
         self.tiers, self.models = available_tiers(lanes), models_of(lanes)
 
     def hosting(self, tiers: frozenset[Tier]) -> list[Lane]:
@@ -119,6 +119,10 @@ class Homes:
             self._hosting[tiers] = found
         return found
 
+    def staying(self, tiers: frozenset[Tier]) -> list[Lane]:
+        """Those of them that do not drain."""
+        return [lane for lane in self.hosting(tiers) if not lane.draining]
+
     def has_mate(self, lane: Lane) -> bool:
         """Whether another open worker could do all that this one does."""
         mates = self.hosting(frozenset(lane.tiers))
@@ -126,9 +130,13 @@ class Homes:
 
     def load(self, newcomers: int = 0) -> int:
         """Sessions of a worker of full, on average, when so many more have come; 1 at least."""
-        full = self.hosting(_FULL)
+        full = self.hosting(FULL)
         sessions = sum(len(lane.homes) for lane in full) + newcomers
         return max(round(sessions / max(len(full), 1)), 1)
+
+    def num_slots(self) -> int:
+        """Of the workers of full that stay."""
+        return sum(lane.report.slots for lane in self.staying(FULL))
 
     def plays_rounds(self, running: Running) -> bool:
         """Whether the session's full worker hosts what proposes, too."""
@@ -162,7 +170,7 @@ class Homes:
         )
         if chosen is None:
             # A late worker is better than none.
-            chosen = home or min(self.hosting(needed), key=lambda at: at.late, default=None)
+            chosen = home or min(self.staying(needed), key=lambda at: at.late, default=None)
         elif home is not None and chosen is not home:
             self.moved[home.report.pool] += 1
         return None if chosen is None else self._settle(running, role, chosen)
@@ -195,6 +203,13 @@ class Homes:
         running.homes = {role: at for role, at in running.homes.items() if at is not lane}
         self._vacate(running, lane)
 
+    def move_off(self, running: Running) -> None:
+        """Leave workers that drain, but for the last that has full."""
+        for lane in set(running.homes.values()):
+            if lane.draining and (Tier.FULL not in lane.tiers or self.staying(FULL)):
+                self.moved[lane.report.pool] += 1
+                self.leave(running, lane)
+
     def _vacate(self, running: Running, lane: Lane) -> None:
         if lane in running.homes.values():
             return
@@ -210,7 +225,7 @@ def _asks(session: Session) -> tuple[WorkKind, frozenset[Tier]]:
     kind, proposing = session.wants, session.plan.kind.tiers
     if kind is WorkKind.PROPOSE:
         return WorkKind.PROPOSE, proposing
-    return WorkKind.VERIFY, _FULL | proposing if kind is WorkKind.ROUNDS else _FULL
+    return WorkKind.VERIFY, FULL | proposing if kind is WorkKind.ROUNDS else FULL
 
 
 def _other(role: WorkKind) -> WorkKind:

@@ -214,6 +214,7 @@ class Lane:
             "waiting": len(self.waiting),
             "in_flight": self.in_flight,
             "late": self.late,
+            "draining": self.draining,
             "slow": self.slow,
             "steps": self.steps,
             "busy_s": self.busy_s,

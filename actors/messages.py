@@ -61,7 +61,8 @@ class WorkerReport:
 
     `weight_bytes`: of all its tiers together, shared weights counted once. `probe`: how busy it
     and its device are, as sampled last. `rank_pids`: of a worker that is a
-    group, by rank; what is said of memory is then rank 0's share.
+    group, by rank; what is said of memory is then rank 0's share. Since its start: `busy_s`
+    seconds of steps, `item_s` those of every item of theirs.
     """
 
     worker_id: str
@@ -79,14 +80,18 @@ class WorkerReport:
     engines: dict[Tier, EngineStats]
     probe: ProbeSample = NOT_SAMPLED
     rank_pids: tuple[int, ...] = ()
+    busy_s: float = 0.0
+    item_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerEntry:
-    """A worker as the registry lists it: how to call it, and its last report."""
+    """A worker as the registry lists it: how to call it, and its last report. One that is
+    `draining` will end: it takes nobody in, and its sessions move on."""
 
     handle: Any
     report: WorkerReport
+    draining: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +108,8 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """All live workers, and those that are to be; `version` changes when a worker comes or
-    goes."""
+    """All live workers, and those that are to be; `version` changes when a worker comes, drains
+    or goes."""
 
     version: int
     workers: tuple[WorkerEntry, ...]

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from actors.messages import Waiting, WorkerEntry, WorkerReport
+from actors.usage import WorkerUsage, usage
 from actors.worker import WorkerSpec
 
 logger = logging.getLogger("ray.serve")
@@ -80,7 +82,10 @@ class Liveness:
 
 @dataclass(slots=True)
 class Pool:
-    """Keeps one worker alive. `make_spec` gives each new worker its own name."""
+    """Keeps one worker alive. `make_spec` gives each new worker its own name.
+
+    `usage`: the worker's, None while there is none that is loaded.
+    """
 
     make_spec: Callable[[], WorkerSpec]
     workers: WorkerPort
@@ -90,11 +95,15 @@ class Pool:
     failures: int = 0
     last_error: str = ""
     report: WorkerReport | None = None
+    usage: WorkerUsage | None = None
+    draining: bool = False
+    _handle: Any = None
     _in_a_row: int = 0
 
     async def supervise(self) -> None:
-        """Start, announce, renew; start anew when the worker dies. Ends when cancelled."""
-        while True:
+        """Start, announce, renew; start anew when the worker dies. Ends when cancelled, or with
+        a worker that drains."""
+        while not self.draining:
             spec = self.make_spec()
             try:
                 await self._back_off(spec)
@@ -105,8 +114,24 @@ class Pool:
                 self.last_error = str(error)
                 logger.warning("worker %s is gone: %s", spec.worker_id, error)
             finally:
-                self.report = None
+                self.report = self.usage = None
                 await self._tell(self.registry.withdraw(spec.worker_id))
+
+    async def drain(self, limit_s: float) -> None:
+        """Have the routers move the worker's sessions to others; back when it holds none, after
+        about `limit_s` at the latest, or at once where it is not in use yet. To be cancelled
+        then; meanwhile it serves on."""
+        self.draining = True
+        before = self.report
+        if before is None:
+            return
+        await self._announce(self._handle, before)
+        for _ in range(math.ceil(limit_s / self.liveness.heartbeat_s)):
+            await asyncio.sleep(self.liveness.heartbeat_s)
+            report = self.report
+            # What a router sent before it heard may not be in the report of before.
+            if report is None or (report is not before and not report.sessions):
+                return
 
     async def _back_off(self, spec: WorkerSpec) -> None:
         """Longer after each failure in a row."""
@@ -145,16 +170,21 @@ class Pool:
         await self._tell(self.registry.wait(waiting, self.liveness.silence_s))
 
     async def _keep(self, spec: WorkerSpec, handle: Any) -> None:
-        self.report = await self._ask(spec, handle)
+        self._handle = handle
+        report = await self._ask(spec, handle)
         while True:
-            if self.report.sessions:
+            self.usage, self.report = usage(report, self.report), report
+            if report.sessions:
                 # Its routers release what they leave; one that died or lost it cannot.
                 self.workers.tidy(handle)
-            entry = WorkerEntry(handle, self.report)
-            await self._tell(self.registry.announce(entry, self.liveness.silence_s))
+            await self._announce(handle, report)
             await asyncio.sleep(self.liveness.heartbeat_s)
-            self.report = await self._ask(spec, handle)
+            report = await self._ask(spec, handle)
             self._in_a_row = 0
+
+    async def _announce(self, handle: Any, report: WorkerReport) -> None:
+        entry = WorkerEntry(handle, report, self.draining)
+        await self._tell(self.registry.announce(entry, self.liveness.silence_s))
 
     async def _ask(self, spec: WorkerSpec, handle: Any) -> WorkerReport:
         """Until it answers its announcement runs out, so routers leave it alone."""

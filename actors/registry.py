@@ -27,9 +27,9 @@ class Registry:
         """List the worker, or renew it, for so many seconds."""
         worker_id = entry.report.worker_id
         self._waiting.pop(worker_id, None)
-        known = worker_id in self._entries
+        known = self._entries.get(worker_id)
         self._entries[worker_id] = (entry, self._clock() + ttl_s)
-        if not known:
+        if known is None or known[0].draining != entry.draining:
             await self._bump()
 
     async def wait(self, waiting: Waiting, ttl_s: float) -> None:

@@ -33,6 +33,7 @@ from actors.messages import (
 from actors.planner import Planner
 from actors.router_settings import RouterSettings
 from actors.steps import Call, Steps
+from actors.usage import Demand, demand
 from actors.watch import PoolWatch
 from policies.balance import waits
 from policies.deadline import DeadlineSettings, backoff_s
@@ -108,13 +109,21 @@ class Router:
 
     def _refusal(self, num_sessions: int) -> Refusal | None:
         waiting = len(self._queue) + num_sessions
-        room = max(self._settings.max_running - len(self._running), 0)
+        room = max(self._room - len(self._running), 0)
         if waiting - room <= self._settings.max_queued:
             return None
         wait_s = max(
             1.0, math.ceil(len(self._queue) * self._service_s / self._settings.max_running)
         )
         return Refusal("overloaded", "the queue is full; try again later", wait_s)
+
+    @property
+    def _room(self) -> int:
+        """Sessions that run at once. More than the workers of full have slots for would push
+        each other out."""
+        most, share = self._settings.max_running, self._settings.share
+        slots = self._homes.num_slots()
+        return most if share is None or not slots else min(most, max(int(share * slots), 1))
 
     def _leave(self, running: Running) -> None:
         """Take the session out everywhere; once is enough, twice does no harm."""
@@ -131,7 +140,7 @@ class Router:
         self._homes.forget(running)
 
     def set_members(self, membership: Membership) -> None:
-        """Take in who is there; sessions of workers that left move on."""
+        """Take in who is there; sessions of workers that left or drain move on."""
         present = {entry.report.worker_id: entry for entry in membership.workers}
         lanes, settings = self._homes.lanes, self._settings
         for lane in list(lanes.values()):
@@ -144,7 +153,16 @@ class Router:
             else:
                 bounds = settings.max_in_flight, settings.decode_tokens
                 self._homes.add(Lane(worker_id, entry.handle, entry.report, *bounds))
+        draining = [lanes[worker_id] for worker_id, entry in present.items() if entry.draining]
+        told = [lane for lane in draining if not lane.draining]
+        for lane in told:
+            lane.draining = True
         self._homes.changed()
+        for lane in told:
+            waiting = [self._running[session_id] for session_id in lane.waiting]
+            lane.waiting.clear()
+            for running in waiting:
+                self._place(running)
         for running in list(self._homeless):
             self._place(running)
         self._kick()
@@ -176,7 +194,7 @@ class Router:
     def _advance(self) -> None:
         """Admit who waits, then send every worker with room its next step."""
         self._kicked = False
-        while self._queue and len(self._running) < self._settings.max_running:
+        while self._queue and len(self._running) < self._room:
             self._admit(self._queue.popleft())
         for lane in list(self._homes.lanes.values()):
             if lane.holds(self._kick):
@@ -189,7 +207,7 @@ class Router:
     def _audit(self) -> None:
         """Background looks, where a full worker has nothing else to do."""
         for lane in list(self._homes.lanes.values()):
-            if Tier.FULL not in lane.tiers or lane.in_flight or lane.waiting:
+            if Tier.FULL not in lane.tiers or lane.in_flight or lane.waiting or lane.draining:
                 continue
             limits = lane.report.token_budget, lane.report.slots
             looks = self._auditor.next_step(lane.worker_id, *limits)
@@ -223,6 +241,7 @@ class Router:
         running.proposes_no_more()
         if running not in self._homeless:
             running.stop_timer()
+        self._homes.move_off(running)
         if here is not None and here.serves(session):
             self._planner.saw_draft(here.propose(session))
             self._planner.heard(session)
@@ -386,6 +405,11 @@ class Router:
     def _late_times(self, session: Session) -> int:
         running = self._running.get(session.session_id)
         return 0 if running is None else running.late
+
+    def demand(self) -> dict[str, Demand]:
+        """On each pool, for autoscaling."""
+        waiting = len(self._queue) + len(self._homeless)
+        return demand(self._homes.lanes.values(), waiting)
 
     @property
     def idle(self) -> bool:

@@ -18,6 +18,8 @@ class RouterSettings:
     `step_timeout_s`; `decode_tokens`: tokens that plain decoding asks for in one call.
     `lookup`: drafting without a worker. `spare`: the same where the worker that drafts is too
     busy to wait for.
+    `share`: part of the slots of full's workers that this router fills at most; None where their
+    number does not change.
     `moves`: whether sessions leave a worker where that pays; `pressure`: how busy pools make
     their tiers dear, None not at all; `deadline`: when a step is late, None never.
     """
@@ -31,6 +33,7 @@ class RouterSettings:
     max_failures: int = 3
     lookup: Lookup | None = None
     spare: Lookup | None = None
+    share: float | None = None
     moves: bool = True
     balance: BalanceSettings = field(default_factory=BalanceSettings)
     pressure: PressureSettings | None = field(default_factory=PressureSettings)

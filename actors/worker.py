@@ -56,6 +56,7 @@ class Worker:
         _settle(spec)
         self._spec = spec
         self._busy = BusyTime()
+        self._step_s = self._item_s = 0.0
         self._sampler = _sampler(spec, self._busy)
         self._sampler.start()
         # Of a group too: the others compute while rank 0 does.
@@ -82,6 +83,9 @@ class Worker:
             begin = time.monotonic()
             replies = self._host.step(request)
             busy_s = time.monotonic() - begin
+            if request.items:
+                self._step_s += busy_s
+                self._item_s += busy_s * len(request.items)
             return StepReply(replies, busy_s, self._host.take_timings())
 
     def report(self) -> WorkerReport:
@@ -103,6 +107,8 @@ class Worker:
             engines={Tier(tier): stats for tier, stats in self._host.stats().items()},
             probe=self._sampler.last,
             rank_pids=self._rank_pids,
+            busy_s=self._step_s,
+            item_s=self._item_s,
         )
 
     def close(self) -> None:

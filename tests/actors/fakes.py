@@ -130,8 +130,8 @@ class FakeWorker:
     """Tiers over fake engines, stepped one call at a time, with faults on demand.
 
     `before_step` sees each request before it is done and may raise; `go` unset holds the
-    steps. `dead` answers WorkerGone. `busy_s`, `forward_s`: seconds that it says a step took,
-    and each forward of a tier on top.
+    steps. `dead` answers WorkerGone; `draining` is announced with it. `busy_s`, `forward_s`:
+    seconds that it says a step took, and each forward of a tier on top.
     """
 
     def __init__(self, worker_id: str, tiers: Iterable[Tier], **report: int) -> None:
@@ -148,6 +148,7 @@ class FakeWorker:
         self.dead = False
         self.pool = "fake"
         self.probe = NOT_SAMPLED
+        self.draining = False
         self.before_step: Callable[[StepRequest], object] = lambda request: None
         self.busy_s = 0.0
         self.forward_s: dict[Tier, float] = {}
@@ -174,6 +175,7 @@ class FakeWorker:
                 probe=self.probe,
                 **self._report,
             ),
+            self.draining,
         )
 
     @property

@@ -13,9 +13,10 @@ from actors import pool as pool_module
 from actors.engine.build import EngineSpec, TierSource
 from actors.messages import Waiting, WorkerEntry, WorkerReport
 from actors.pool import Liveness, Pool, WorkerGone, WorkerUnreachable
+from actors.usage import WorkerUsage
 from actors.worker import WorkerSpec
 from policies.vocabulary import Tier
-from tests.actors.fakes import LARGE, FakeWorker, ManualTime, one_pass, tasks_since, until
+from tests.actors.fakes import CHEAP, LARGE, FakeWorker, ManualTime, one_pass, tasks_since, until
 
 HEARTBEAT_S = 2.0
 LIVENESS = Liveness(HEARTBEAT_S, silence_s=10.0, dead_s=60.0)
@@ -37,6 +38,8 @@ class Workers:
         self.alive: list[str] = []
         self.spawned: list[str] = []
         self.sessions = 0
+        self.tiers: tuple[Tier, ...] = LARGE
+        self.busy_s = self.item_s = 0.0
         self.tidied: list[str] = []
 
     def spawn(self, spec: WorkerSpec) -> str:
@@ -52,7 +55,12 @@ class Workers:
             raise WorkerGone("killed by the kernel")
         if handle in self.away:
             raise WorkerUnreachable("no route to host")
-        return replace(FakeWorker(handle, LARGE).entry.report, sessions=self.sessions)
+        return replace(
+            FakeWorker(handle, self.tiers).entry.report,
+            sessions=self.sessions,
+            busy_s=self.busy_s,
+            item_s=self.item_s,
+        )
 
     async def missing(self, handle: str) -> str | None:
         if handle in self.moved:
@@ -115,7 +123,7 @@ class Naps:
         await self._ended.acquire()
 
     def let_pass(self) -> None:
-        """End the current nap."""
+        """End the nap that began first."""
         self._ended.release()
 
     async def end(self) -> None:
@@ -152,6 +160,12 @@ class Supervised:
         self.task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await self.task
+
+    async def drain(self, limit_s: float) -> asyncio.Task[None]:
+        """Begin it, and wait until the registry knows."""
+        draining = asyncio.create_task(self.pool.drain(limit_s))
+        await until(lambda: self.registry.listed["large-0"].draining)
+        return draining
 
 
 async def until_waits(here: Supervised, placed: bool) -> None:
@@ -374,3 +388,64 @@ async def test_what_ended_the_last_worker_is_said_until_the_next_one_serves(here
     assert waiting == Waiting("large-1", "large", False, "starts anew after: killed by the kernel")
     await here.naps.end()
     assert here.registry.waiting == {}
+
+
+async def test_drain_lasts_until_the_worker_holds_no_session(here: Supervised):
+    here.workers.sessions = 2
+    await here.serve()
+    draining = await here.drain(limit_s=60.0)
+    await here.naps.end()  # the supervisor's
+    await here.naps.end()  # the drain's
+    assert not draining.done()
+    assert here.registry.listed["large-0"].draining, "renewed as such"
+    here.workers.sessions = 0
+    await here.naps.end()
+    here.naps.let_pass()
+    await until(draining.done)
+    assert here.workers.alive == ["large-0"], "it serves until the pool ends"
+
+
+async def test_drain_has_a_bound(here: Supervised):
+    here.workers.sessions = 1
+    await here.serve()
+    draining = await here.drain(limit_s=2.5 * HEARTBEAT_S)
+    for _ in range(5):
+        await here.naps.end()
+        assert not draining.done()
+    here.naps.let_pass()
+    await until(draining.done)
+
+
+async def test_nobody_waits_for_a_worker_that_is_not_in_use_yet(here: Supervised):
+    here.workers.loaded.clear()
+    here.start()
+    await until(lambda: here.workers.spawned)
+    await here.pool.drain(60.0)
+    assert here.registry.heard == 0
+
+
+async def test_worker_that_dies_while_it_drains_has_no_successor(here: Supervised):
+    here.workers.sessions = 1
+    await here.serve()
+    draining = await here.drain(limit_s=60.0)
+    here.workers.dying.add("large-0")
+    here.naps.let_pass()
+    here.naps.let_pass()
+    await until(draining.done)
+    await until(here.task.done)
+    assert here.workers.spawned == ["large-0"]
+
+
+async def test_usage_is_that_of_the_time_between_two_reports(here: Supervised):
+    here.workers.tiers = CHEAP
+    here.workers.busy_s, here.workers.item_s = 10.0, 640.0
+    assert here.pool.usage is None
+    await here.serve()
+    here.workers.busy_s, here.workers.item_s = 12.0, 640.0 + 2.0 * 16
+    await here.naps.end()
+    assert here.pool.usage == WorkerUsage(None, 16 / 64, 64)
+    here.workers.tiers, here.workers.sessions = LARGE, 48
+    await here.naps.end()
+    assert here.pool.usage == WorkerUsage(None, 48 / 64, 64)
+    await here.stop()
+    assert here.pool.usage is None

@@ -67,7 +67,7 @@ async def test_renewal_keeps_the_version_and_brings_the_latest_report(registry: 
     assert members.workers == (renewed,)
 
 
-@pytest.mark.parametrize("change", ["announce", "withdraw", "expire"])
+@pytest.mark.parametrize("change", ["announce", "withdraw", "expire", "drain"])
 async def test_every_watcher_hears_of_a_change_at_once(
     registry: Registry, time: ManualTime, change: str
 ):
@@ -80,13 +80,18 @@ async def test_every_watcher_hears_of_a_change_at_once(
             await registry.announce(worker("b").entry, TTL_S)
         case "withdraw":
             await registry.withdraw("a")
+        case "drain":
+            leaving = worker("a")
+            leaving.draining = True
+            await registry.announce(leaving.entry, TTL_S)
         case "expire":
             time.advance(31.0)
             await registry.watch(version, LONG_S)
-    expected = {"a", "b"} if change == "announce" else set()
+    expected = {"announce": {"a", "b"}, "drain": {"a"}}.get(change, set())
     for members in await asyncio.gather(*watches):
         assert members.version > version
         assert ids(members) == expected
+        assert any(entry.draining for entry in members.workers) == (change == "drain")
 
 
 async def test_watcher_hears_of_silence_when_it_has_lasted_not_at_its_next_look(
