@@ -38,6 +38,7 @@ from cluster.placement import AuditClient, RegistryClient, SpecMaker, call_worke
 from cluster.pools_status import pools_status
 from cluster.preflight import Facts, check
 from cluster.ranks import workers_of
+from cluster.scaling import pool_replicas, pool_stats, router_replicas, router_stats
 from cluster.telemetry import export
 from infra.metrics import Exporter
 from policies.lossy import LossySettings
@@ -47,6 +48,7 @@ from policies.vocabulary import Commit, Plan
 logger = logging.getLogger("ray.serve")
 _WATCH_S = 2.0
 _LOOK_S = 1.0
+_STOP_S = 5.0
 _LOST = (RayActorError, ObjectLostError, RayServeException)
 """What a call to a replica raises that is dead, dying, out of reach or not there."""
 
@@ -92,6 +94,10 @@ class RouterDeployment:
         """See Router; and the workers that are to be."""
         return self._router.status() | {"waiting": [asdict(w) for w in self._waiting]}
 
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Serve asks where pools scale."""
+        return router_stats(self._router.demand())
+
     async def _follow(self) -> None:
         registry, version = RegistryClient(), -1
         while True:
@@ -120,6 +126,7 @@ class PoolDeployment:
 
     def __init__(self, make_spec: SpecMaker, liveness: Liveness) -> None:
         workers = workers_of(make_spec.pool)
+        self._drain_s = make_spec.pool.drain_s
         self._pool = Pool(make_spec, workers, RegistryClient(), liveness)
         self._task = asyncio.get_running_loop().create_task(self._pool.supervise())
 
@@ -128,7 +135,12 @@ class PoolDeployment:
         if self._task.done():
             raise RuntimeError("the pool's supervisor has ended")
 
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Serve asks where pools scale."""
+        return pool_stats(self._pool.usage)
+
     async def __del__(self) -> None:
+        await self._pool.drain(self._drain_s)
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
@@ -169,13 +181,14 @@ class RouterBackend:
         return {"status": "ok"}
 
     async def ready(self) -> tuple[bool, dict[str, Any]]:
-        """Ready with a full worker; degraded without another tier that was configured. `pools`
-        says which workers are not there, and why."""
+        """Ready with a full worker; degraded without another tier, unless it may sleep.
+        `pools` says which workers are not there, and why."""
         status = await self._router_status()
         here = {tier for worker in status["workers"] for tier in worker["tiers"]}
         tiers = {tier: tier in here for tier in self._facts["tiers"]}
         ready = tiers.get("full", False)
-        state = "ok" if all(tiers.values()) else "degraded" if ready else "loading"
+        missed = [t for t in tiers if not tiers[t] and t not in self._facts["may_sleep"]]
+        state = "degraded" if missed and ready else "ok" if ready else "loading"
         pools = pools_status(self._replicas, status)
         return ready, {"status": state, "tiers": tiers, "pools": pools, **status}
 
@@ -226,7 +239,7 @@ def compose(facts: Facts) -> Application:
     router = _deployment(
         RouterDeployment,
         name="router",
-        num_replicas=config.router.replicas,
+        **router_replicas(config),
         max_ongoing_requests=open_requests,
         user_config=config.lossy.live(),
         label_selector=config.control.selector,
@@ -242,8 +255,9 @@ def compose(facts: Facts) -> Application:
         _deployment(
             PoolDeployment,
             name=f"pool-{name}",
-            num_replicas=pool.replicas,
+            graceful_shutdown_timeout_s=pool.drain_s + 2 * _STOP_S,
             label_selector=config.control.selector,
+            **pool_replicas(config, name),
         ).bind(SpecMaker(name, pool, facts.engine(pool)), config.liveness.pool())
         for name, pool in config.pools.items()
     ]
@@ -258,7 +272,7 @@ def compose(facts: Facts) -> Application:
         facts.ingress(),
         str(facts.model_dir),
         _about(facts),
-        {name: pool.replicas for name, pool in config.pools.items()},
+        {name: pool.scale().min_workers for name, pool in config.pools.items()},
         config.liveness.failover(config.router.worker_wait_s),
         router,
         pools,
@@ -270,10 +284,10 @@ def _deployment(replica: Any, label_selector: dict[str, str], **options: Any) ->
     where = {"label_selector": label_selector} if label_selector else {}
     light = {
         "ray_actor_options": {"num_cpus": 0, **where},
-        "graceful_shutdown_timeout_s": 5,
+        "graceful_shutdown_timeout_s": _STOP_S,
         "logging_config": {"enable_access_log": False},
     }
-    return serve.deployment(replica, **light, **options)
+    return serve.deployment(replica, **light | options)
 
 
 def _about(facts: Facts) -> dict[str, Any]:
@@ -284,6 +298,7 @@ def _about(facts: Facts) -> dict[str, Any]:
         "dtype": facts.dtype,
         "context": facts.config.model.context,
         "tiers": sorted({str(t) for pool in facts.config.pools.values() for t in pool.tiers}),
+        "may_sleep": [str(tier) for tier in facts.config.may_sleep],
         "packages": {n: package_version(n) for n in ("ray", "torch", "transformers")},
     }
 

@@ -17,11 +17,13 @@ from cluster.config_balance import BalanceConfig
 from cluster.config_liveness import LivenessConfig
 from cluster.config_lossy import LiveConfig, LossyConfig, Section
 from cluster.config_pools import HardwareConfig, PoolConfig, Positive
+from cluster.config_scale import CouplingConfig
 from policies.vocabulary import Plan, PlanKind, Tier
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_CONFIG = ROOT / "config" / "default.yaml"
 IMPORT_PATH = "cluster.app:build"
+POLICY_PATH = "cluster.scaling:decide"
 
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -142,11 +144,23 @@ class Config(Section):
     plan: PlanConfig = PlanConfig()
     lossy: LossyConfig = LossyConfig()
     pools: Annotated[dict[str, PoolConfig], Field(min_length=1)]
+    autoscale: CouplingConfig = CouplingConfig()
     router: RouterConfig = RouterConfig()
     balance: BalanceConfig = BalanceConfig()
     ingress: IngressConfig = IngressConfig()
     control: ControlConfig = ControlConfig()
     liveness: LivenessConfig = LivenessConfig()
+
+    @property
+    def scales(self) -> bool:
+        """Whether the number of workers of any pool follows the load."""
+        return any(pool.autoscale is not None for pool in self.pools.values())
+
+    @property
+    def may_sleep(self) -> list[Tier]:
+        """Tiers that there may be no worker for while nothing is wrong."""
+        awake = {t for p in self.pools.values() if p.scale().min_workers for t in p.tiers}
+        return sorted({t for p in self.pools.values() for t in p.tiers} - awake)
 
     def hosts(self, tier: Tier) -> list[str]:
         """The pools that host a tier."""
@@ -175,6 +189,18 @@ class Config(Section):
                 raise ValueError(f"plan.mode {self.plan.mode} needs a pool with tier '{tier}'")
         if self.hosts(Tier.SLIM) and not self.screening_pools:
             raise ValueError("pools: 'slim' must share a pool with 'draft'; their loop has no hop")
+        return self
+
+    @model_validator(mode="after")
+    def _scaled_pools_are_a_pair(self) -> Config:
+        full = self.hosts(Tier.FULL)
+        others = [name for name in self.pools if name not in full]
+        if self.scales and (len(full) > 1 or len(others) > 1):
+            raise ValueError(
+                "pools: autoscale is for one pool that hosts 'full' and at most one other, here"
+                f" are {', '.join(full)} with 'full'"
+                + (f" and {', '.join(others)} without" if others else "")
+            )
         return self
 
     @property

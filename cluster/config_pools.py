@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from cluster.config_lossy import Section
+from cluster.config_scale import ScaleConfig
+from policies.autoscale import ScaleSettings
 from policies.placing import Demand
 from policies.vocabulary import Tier
 
@@ -94,10 +96,14 @@ class PoolConfig(HardwareConfig):
     `tp`: processes that a worker's model is split over, each with the CPUs, GPUs, threads and
     resources given here; `one_node`: they must share a machine, or else they share one where
     one has room for them (sums of every layer travel between them).
+    `replicas`: workers; with `autoscale` those at the beginning. `drain_s`: how long a worker
+    that is to end waits at most for its sessions to move to others.
     """
 
     tiers: Annotated[tuple[Tier, ...], Field(min_length=1)]
     replicas: Positive = 1
+    autoscale: ScaleConfig | None = None
+    drain_s: Annotated[float, Field(ge=0, le=3600)] = 30.0
     tp: Positive = 1
     one_node: bool = False
     device: Device = "cpu"
@@ -113,10 +119,16 @@ class PoolConfig(HardwareConfig):
     token_budget: Annotated[int, Field(ge=4)] = 256
     probe_s: Annotated[float, Field(ge=0.05, le=3600)] = 1.0
 
+    def scale(self) -> ScaleSettings:
+        """How many workers it may have: always the same where it does not scale."""
+        if self.autoscale is None:
+            return ScaleSettings(self.replicas, self.replicas)
+        return self.autoscale.settings()
+
     @property
     def processes(self) -> int:
-        """Of all its workers."""
-        return self.replicas * self.tp
+        """Of all the workers that it may have at once."""
+        return self.scale().max_workers * self.tp
 
     @property
     def memory_share(self) -> float | None:
@@ -178,6 +190,20 @@ class PoolConfig(HardwareConfig):
             raise ValueError(
                 f"tp {self.tp} is for a pool that hosts 'full' alone; draft and slim go into"
                 " another pool"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _autoscale_fits(self) -> PoolConfig:
+        scale = self.autoscale
+        if scale is None:
+            return self
+        if not scale.min and Tier.FULL in self.tiers:
+            raise ValueError("autoscale.min 0 is for pools that do not host 'full'")
+        if not scale.min <= self.replicas <= scale.max:
+            raise ValueError(
+                f"replicas {self.replicas} must be from autoscale.min {scale.min} to"
+                f" autoscale.max {scale.max}"
             )
         return self
 

@@ -9,7 +9,8 @@ from typing import Any
 def pools_status(replicas: Mapping[str, int], status: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Each pool: workers wanted and running, and why each of the others does not run.
 
-    `replicas`: by pool, as configured; `status`: a router's, with `workers` and `waiting`.
+    `replicas`: by pool, as configured, or the least where the load sets their number;
+    `status`: a router's, with `workers` and `waiting`.
     """
     pools: list[dict[str, Any]] = []
     for name, configured in replicas.items():

@@ -121,6 +121,7 @@ class Facts:
             balance=balance.settings(),
             pressure=balance.pressure_settings(),
             deadline=balance.deadline(),
+            share=1 / router.replicas if self.config.scales else None,
         )
 
 
@@ -163,8 +164,8 @@ def check_machine(config: Config, cores: int, gpus: int) -> None:
         asked_gpus += way.num_gpus * way.processes
     if asked_gpus > gpus:
         raise ConfigError(
-            f"pools: {asked_gpus:g} GPUs are asked for (num_gpus times replicas times tp), this"
-            f" machine has {gpus}"
+            f"pools: {asked_gpus:g} GPUs are asked for (num_gpus times tp times replicas, or"
+            f" autoscale.max), this machine has {gpus}"
         )
 
 

@@ -19,10 +19,12 @@ import psutil
 import ray
 import torch
 from ray import serve
+from ray.serve.context import _get_global_client
+from ray.serve.schema import ApplicationStatus, ServeDeploySchema
 
 from actors.messages import WorkerReport
 from cluster.app import compose
-from cluster.config import Config, ConfigError
+from cluster.config import IMPORT_PATH, POLICY_PATH, Config, ConfigError
 from cluster.config_pools import PoolConfig
 from cluster.placement import RegistryClient, end_shared
 from cluster.pools_status import is_stuck, lines_of
@@ -35,6 +37,7 @@ STUCK_S = 10.0
 """So long must the workers that are missing have had no place before we go on without them."""
 _POLL_S = 0.5
 _LINGER_S = 3.0
+_NAME = "viaserve"
 
 
 class _Stop(BaseException):
@@ -63,8 +66,7 @@ def _serve(facts: Facts, http: dict[str, Any], address: str | None) -> None:
         _start_ray(facts, address)
         _stop_on_signals()  # ray.init has put a handler of its own there
         serve.start(proxy_location="HeadOnly", http_options=http)
-        # No `blocking`: our own wait ends on a signal and cleans up.
-        serve.run(compose(facts), name="viaserve", route_prefix="/")
+        _deploy(facts)
         base = f"http://{_url_host(http['host'])}:{http['port']}"
         _wait_ready(base)
         print(_report(facts), flush=True)
@@ -86,11 +88,34 @@ def _start_ray(facts: Facts, address: str | None) -> None:
     ray.init(
         address="local",
         namespace="serve",
-        num_cpus=math.ceil(sum(pool.replicas * _most_cpus(pool) for pool in pools)) + 1,
+        num_cpus=math.ceil(sum(pool.scale().max_workers * _most_cpus(pool) for pool in pools)) + 1,
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
     )
+
+
+def _deploy(facts: Facts) -> None:
+    """Until its replicas are there. No `blocking`: our own wait ends on a signal and cleans up."""
+    if not facts.config.scales:
+        serve.run(compose(facts), name=_NAME, route_prefix="/")
+        return
+    # In Ray 2.60 only a Serve file, not `serve.run`, gives an application a policy of its own.
+    application = {
+        "name": _NAME,
+        "route_prefix": "/",
+        "import_path": IMPORT_PATH,
+        "args": facts.config.model_dump(mode="json"),
+        "autoscaling_policy": {"policy_function": POLICY_PATH},
+    }
+    client = _get_global_client()
+    assert client is not None, "Serve was started just before"
+    client.deploy_apps(ServeDeploySchema.model_validate({"applications": [application]}))
+    while (deployed := serve.status().applications[_NAME]).status != ApplicationStatus.RUNNING:
+        if deployed.status == ApplicationStatus.DEPLOY_FAILED:
+            reason = (deployed.message.strip() or "no reason given").splitlines()[-1]
+            raise ConfigError(f"Ray Serve cannot deploy it: {reason}")
+        time.sleep(_POLL_S)
 
 
 def _end(address: str | None) -> None:
@@ -100,7 +125,7 @@ def _end(address: str | None) -> None:
     if ray.is_initialized():
         if address is not None:
             with contextlib.suppress(Exception):
-                serve.delete("viaserve")
+                serve.delete(_NAME)
                 end_shared()
         # An own Ray ends with all that runs in it.
         ray.shutdown()
@@ -118,7 +143,8 @@ def _wait_ready(base: str) -> None:
     state = "loading"
     stuck_since: float | None = None
     while (now := time.monotonic()) < deadline:
-        with contextlib.suppress(httpx.HTTPError):
+        # Before the application is there, Serve answers with a text of its own.
+        with contextlib.suppress(httpx.HTTPError, ValueError):
             status = httpx.get(f"{base}/ready", timeout=10.0).json()
             lines, state = lines_of(status["pools"]), status["status"]
             if state == "loading" or not is_stuck(status["pools"]):

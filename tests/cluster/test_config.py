@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import yaml
 from ray.serve.schema import ServeDeploySchema
 
 from cluster.config import DEFAULT_CONFIG, ROOT, ConfigError, load, parse
+from policies.autoscale import ScaleSettings
 from policies.vocabulary import Tier
 
 SHIPPED = sorted((ROOT / "config").glob("*.yaml"))
@@ -71,6 +73,28 @@ def test_mode_off_needs_no_quotes(tmp_path: Path, mode: str):
     assert load(write(tmp_path, content))[0].plan.mode == mode.strip("'")
 
 
+def scaled(tiers: list[str], **bounds: Any) -> dict[str, Any]:
+    """A pool with `autoscale`."""
+    return {"tiers": tiers, "autoscale": bounds}
+
+
+def test_autoscale_gives_a_pool_bounds_and_its_processes_are_those_of_the_most():
+    pools = {"cheap": scaled(["draft"], min=0, max=3), "large": {"tiers": ["full"], "replicas": 2}}
+    config = parse({"pools": pools}, "test")
+    assert config.scales
+    assert config.may_sleep == [Tier.DRAFT]
+    assert config.pools["cheap"].scale() == ScaleSettings(0, 3)
+    assert config.pools["large"].scale() == ScaleSettings(2, 2)
+    assert config.on_machine(10).pools["cheap"].num_cpus == 2
+    assert parse(config.model_dump(mode="json"), "again") == config
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_config_survives_the_way_through_serves_own_file(path: Path):
+    config = load(path)[0].on_machine(4)
+    assert parse(json.loads(json.dumps(config.model_dump(mode="json"))), "again") == config
+
+
 # What is refused, and how
 
 
@@ -96,6 +120,33 @@ def test_mode_off_needs_no_quotes(tmp_path: Path, mode: str):
             {"pools": {"x": {"tiers": ["full", "draft"], "tp": 2}}},
             ["pools.x: tp 2 is for a pool that hosts 'full' alone"],
         ),
+        ({"pools": {"x": scaled(["full"], max=0)}}, ["pools.x.autoscale.max:", "equal to 1"]),
+        ({"pools": {"x": scaled(["full"])}}, ["pools.x.autoscale.max:", "required"]),
+        ({"pools": {"x": scaled(["full"], max=2, target=0)}}, ["autoscale.target:", "than 0"]),
+        ({"pools": {"x": scaled(["full"], max=2, up=1)}}, ["pools.x.autoscale.up: no such key"]),
+        ({"pools": {"x": scaled(["full"], max=2, down_s=-1)}}, ["pools.x.autoscale.down_s:", "0"]),
+        (
+            {"pools": {"x": scaled(["full"], min=3, max=2)}},
+            ["pools.x.autoscale: min 3 must be at most max 2"],
+        ),
+        (
+            {"pools": {"x": scaled(["full"], min=0, max=2)}},
+            ["pools.x: autoscale.min 0 is for pools that do not host 'full'"],
+        ),
+        (
+            {"pools": {"x": scaled(["full"], min=2, max=4)}},
+            ["pools.x: replicas 1 must be from autoscale.min 2 to autoscale.max 4"],
+        ),
+        (
+            {"pools": {"x": scaled(["full"], max=2), "y": {"tiers": ["full"]}}},
+            ["pools: autoscale is for one pool that hosts 'full'", "x, y with 'full'"],
+        ),
+        (
+            {"pools": MINIMAL["pools"] | {"more": scaled(["draft"], min=0, max=2)}},
+            ["pools: autoscale is for", "large with 'full' and cheap, more without"],
+        ),
+        ({"autoscale": {"max_ratio": 0}}, ["autoscale.max_ratio:", "greater than 0"]),
+        ({"pools": {"x": {"tiers": ["full"], "drain_s": -1}}}, ["pools.x.drain_s:", "0"]),
         ({"pools": {}}, ["pools:", "at least 1"]),
         ({"model": {"context": 0}}, ["model.context:", "greater than or equal to 1"]),
         ({"model": {"context": "many"}}, ["model.context:", "integer"]),

@@ -206,6 +206,23 @@ def test_every_rank_counts_as_a_process_of_its_pool():
         check_machine(split, cores=8, gpus=5)
 
 
+def test_a_pool_that_scales_counts_with_the_most_that_it_may_have():
+    scaled = {"tiers": ["full"], "device": "cuda", "num_gpus": 1, "autoscale": {"max": 3}}
+    config = parse({"pools": {"all": scaled}}, "test")
+    check_machine(config, cores=8, gpus=3)
+    with pytest.raises(ConfigError, match="3 GPUs are asked for"):
+        check_machine(config, cores=8, gpus=2)
+
+
+@pytest.mark.parametrize("routers", [1, 4])
+def test_routers_share_the_slots_of_full_where_pools_scale(root: Path, routers: int):
+    pool: dict[str, Any] = {"tiers": ["full"]}
+    router = {"replicas": routers}
+    assert check(config(root, pools={"all": pool}, router=router)).router().share is None
+    pool["autoscale"] = {"max": 3}
+    assert check(config(root, pools={"all": pool}, router=router)).router().share == 1 / routers
+
+
 def test_more_ranks_than_key_value_heads_are_refused(root: Path):
     split = config(root, pools={"all": {"tiers": ["full"], "tp": 2}})
     assert "pools.all.tp: 2 is more than the model's 1 key/value heads" in refused(
