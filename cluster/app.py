@@ -190,7 +190,7 @@ class RouterBackend:
         missed = [t for t in tiers if not tiers[t] and t not in self._facts["may_sleep"]]
         state = "degraded" if missed and ready else "ok" if ready else "loading"
         pools = pools_status(self._replicas, status)
-        return ready, {"status": state, "tiers": tiers, "pools": pools, **status}
+        return ready, status | {"status": state, "tiers": tiers, "pools": pools}
 
     async def version(self) -> dict[str, Any]:
         """Versions, model, and whether each full worker's machine keeps row invariance."""
@@ -204,7 +204,7 @@ class RouterBackend:
             async with asyncio.timeout(self._silence_s):
                 return await self._status.remote()
         except (*_LOST, TimeoutError):
-            return {"workers": [], "why": "no router answers"}
+            return {"workers": [], "waiting": [], "why": "no router answers"}
 
 
 class IngressDeployment:

@@ -7,10 +7,11 @@ from typing import Any
 
 
 def pools_status(replicas: Mapping[str, int], status: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Each pool: workers wanted and running, and why each of the others does not run.
+    """Each pool: workers wanted and running, why each of the others does not run, and what the
+    router has seen of it.
 
     `replicas`: by pool, as configured, or the least where the load sets their number;
-    `status`: a router's, with `workers` and `waiting`.
+    `status`: a router's, with `workers`, `waiting` and, by name, the `pools` that it has seen.
     """
     pools: list[dict[str, Any]] = []
     for name, configured in replicas.items():
@@ -21,7 +22,8 @@ def pools_status(replicas: Mapping[str, int], status: Mapping[str, Any]) -> list
             if waiting["pool"] == name
         ]
         wanted = max(configured, running + len(missing))
-        pools.append({"name": name, "wanted": wanted, "running": running, "missing": missing})
+        here = {"name": name, "wanted": wanted, "running": running, "missing": missing}
+        pools.append(status.get("pools", {}).get(name, {}) | here)
     return pools
 
 

@@ -33,9 +33,15 @@ class Handle:
         return SimpleNamespace(remote=remote)
 
 
-def backend(*workers: dict[str, Any], waiting: tuple[dict[str, Any], ...] = ()) -> RouterBackend:
-    handle: Any = Handle(workers=list(workers), waiting=list(waiting))
-    return RouterBackend(handle, {"tiers": ["draft", "full"]}, REPLICAS, FailoverSettings())
+def backend(
+    *workers: dict[str, Any],
+    waiting: tuple[dict[str, Any], ...] = (),
+    may_sleep: tuple[str, ...] = (),
+) -> RouterBackend:
+    seen = {w["pool"]: {"price": 1.5} for w in workers}
+    handle: Any = Handle(workers=list(workers), waiting=list(waiting), pools=seen)
+    facts = {"tiers": ["draft", "full"], "may_sleep": may_sleep}
+    return RouterBackend(handle, facts, REPLICAS, FailoverSettings())
 
 
 async def test_server_without_a_pool_is_degraded_and_says_why():
@@ -44,8 +50,33 @@ async def test_server_without_a_pool_is_degraded_and_says_why():
     cheap, large = status["pools"]
     assert (cheap["running"], cheap["missing"][0]["why"]) == (0, "no node has L4")
     assert (large["running"], large["missing"]) == (1, [])
+    assert large["price"] == 1.5, "what the router has seen of it"
     assert (await backend(FULL, DRAFT).ready())[1]["status"] == "ok"
     assert (await backend(DRAFT, waiting=()).ready())[0] is False
+
+
+async def test_tier_that_may_sleep_is_not_missed():
+    ready, status = await backend(FULL, may_sleep=("draft",)).ready()
+    assert (ready, status["status"]) == (True, "ok")
+    assert status["tiers"] == {"draft": False, "full": True}
+    assert (await backend(DRAFT, may_sleep=("draft",)).ready())[0] is False
+
+
+class Silent:
+    """A router deployment's handle that no replica answers."""
+
+    def options(self, **options: Any) -> Any:
+        async def remote() -> dict[str, Any]:
+            raise TimeoutError
+
+        return SimpleNamespace(remote=remote)
+
+
+async def test_server_whose_routers_are_silent_is_not_ready_and_says_so():
+    handle: Any = Silent()
+    facts = {"tiers": ["full"], "may_sleep": ()}
+    ready, status = await RouterBackend(handle, facts, {"all": 1}, FailoverSettings()).ready()
+    assert (ready, status["status"], status["why"]) == (False, "loading", "no router answers")
 
 
 class Started:

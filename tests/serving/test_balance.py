@@ -79,7 +79,7 @@ class Shares:
         status = await self._status()
         taken = status["auto"]["rounds"]
         plain = sum(count for name, count in taken.items() if name.startswith("off:"))
-        skipped = sum(pool["skipped_proposals"] for pool in status["pools"].values())
+        skipped = sum(pool["skipped_proposals"] for pool in status["pools"])
         return sum(taken.values()), sum(taken.values()) - plain - skipped
 
     async def _status(self) -> dict[str, Any]:
