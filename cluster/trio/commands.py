@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -88,6 +90,7 @@ def distill(
     from cluster.trio.learn.distil import DistilJob, default_layers, distil
     from cluster.trio.learn.report import Watch
 
+    check_temperature(temperature)
     _use(threads, device)
     if weights not in ("", "int8"):
         raise ConfigError(f"--weights {weights}: give int8 or leave it out")
@@ -97,7 +100,7 @@ def distill(
     course = Course(
         model_dir,
         text,
-        _json(out),
+        json_out(out),
         schedule,
         shortlist=shortlist,
         shards=shards,
@@ -132,11 +135,12 @@ def heal(
     from cluster.trio.learn.heal import heal as run
     from cluster.trio.learn.report import Watch
 
+    check_temperature(temperature)
     _use(threads, device)
     course = Course(
         model_dir_of(model),
         text,
-        _json(out),
+        json_out(out),
         _schedule(tokens, batch, rate, loss, seed, checkpoint_s),
         shards=shards,
         temperature=temperature,
@@ -160,12 +164,19 @@ def dtype_for(asked: str, device: str) -> str:
     return dtype
 
 
+def check_temperature(temperature: float) -> None:
+    """ConfigError where tokens cannot be drawn at it."""
+    if not temperature > 0:
+        raise ConfigError(f"--temperature {temperature:g}: give a number above 0")
+
+
 def _use(threads: int, device: str) -> None:
     import torch
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-
+    # Says nothing to a user: peft reads the attribute by its old name.
+    warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
     if threads:
         torch.set_num_threads(threads)
     try:
@@ -204,8 +215,14 @@ def _layers(text: str) -> tuple[int, ...]:
         raise ConfigError(f"--kept {text}: give layer numbers like 0,1,29") from None
 
 
-def _json(out: Path) -> Path:
+def json_out(out: Path) -> Path:
+    """The file to write, its folder made; ConfigError where it cannot be."""
     if out.suffix != ".json":
         raise ConfigError(f"--out {out}: give a name that ends in .json")
-    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out {out}: {error.strerror}") from None
+    if not os.access(out.parent, os.W_OK):
+        raise ConfigError(f"--out {out}: that folder cannot be written to")
     return out

@@ -237,11 +237,13 @@ def test_a_batch_larger_than_a_shard_is_refused(idle_dir, corpus_dir, tmp_path):
         ("distill", ["--kept", "0,x"], "--kept 0,x"),
         ("distill", ["--device", "nowhere"], "--device nowhere"),
         ("corpus", ["--openers", "/nowhere.txt"], "--openers /nowhere.txt"),
+        ("heal", ["--temperature", "0"], "--temperature 0: give a number above 0"),
+        ("distill", ["--temperature", "-1"], "--temperature -1"),
         ("corpus", ["--dtype", "int3"], "--dtype int3: give one of auto, float32"),
     ],
 )
 def test_a_bad_option_is_named(idle_dir, corpus_dir, tmp_path, command, options, told):
-    where = ["--corpus", str(corpus_dir)] if command == "distill" else []
+    where = ["--corpus", str(corpus_dir)] if command in ("distill", "heal") else []
     out = ["--out", str(tmp_path / "out.json")]
     result = CliRunner().invoke(cli, [command, str(idle_dir), *where, *out, *options])
     assert isinstance(result.exception, ConfigError)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from cluster.config import ConfigError
-from cluster.trio.commands import DTYPE_HELP, MODEL_HELP, dtype_for
+from cluster.trio.commands import DTYPE_HELP, MODEL_HELP, check_temperature, dtype_for, json_out
 
 
 def route(
@@ -44,10 +44,14 @@ def route(
     temperature: Annotated[
         float, typer.Option(help="Of the coupling M, and of answers to prompts.")
     ] = 0.8,
-    a0: Annotated[float, typer.Option(help="M(draft, full) that `cost` assumes.")] = 0.6,
-    a1: Annotated[float, typer.Option(help="M(draft, slim) that `cost` assumes.")] = 0.65,
-    draft_cost: Annotated[float, typer.Option(help="A draft's step over full's.")] = 0.1,
-    hop_ms: Annotated[float, typer.Option(help="To the full worker and back.")] = 0.0,
+    a0: Annotated[
+        float, typer.Option(min=0, max=1, help="M(draft, full) that `cost` assumes.")
+    ] = 0.6,
+    a1: Annotated[
+        float, typer.Option(min=0, max=1, help="M(draft, slim) that `cost` assumes.")
+    ] = 0.65,
+    draft_cost: Annotated[float, typer.Option(min=0, help="A draft's step over full's.")] = 0.1,
+    hop_ms: Annotated[float, typer.Option(min=0, help="To the full worker and back.")] = 0.0,
     healing: Annotated[
         float, typer.Option(min=0, max=1, help="Share of 1 - M that healing is to close.")
     ] = 0.0,
@@ -68,8 +72,7 @@ def route(
     if (corpus is None) == (prompts is None):
         raise ConfigError("--corpus, --prompts: give one of them")
     dtype = dtype_for(dtype, device)
-    if temperature <= 0:
-        raise ConfigError(f"--temperature {temperature:g}: give a number above 0")
+    check_temperature(temperature)
     from actors.engine.loader import load_config
     from cluster.preflight import model_dir_of
     from cluster.trio.routes.job import RouteJob, beside, search_route
@@ -93,7 +96,7 @@ def route(
     job = RouteJob(
         bench=Bench(model_dir, dtype, device, threads, temperature),
         text=Text(corpus, prompts, rows, held_out_rows, chat_tokens),
-        out=out,
+        out=json_out(out),
         search=SearchSettings(sizes, candidates, theta, local, lookahead, seed, int8),
         halves=halves,
         objective=objective,
