@@ -212,5 +212,5 @@ class Pool:
         try:
             async with asyncio.timeout(self.liveness.silence_s):
                 await message
-        except Exception:
-            logger.exception("the registry did not answer")
+        except Exception as error:
+            logger.warning("the registry did not answer: %r", error)

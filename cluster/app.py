@@ -47,6 +47,7 @@ from policies.vocabulary import Commit, Plan
 
 logger = logging.getLogger("ray.serve")
 _WATCH_S = 2.0
+_ANSWER_S = 10.0
 _LOOK_S = 1.0
 _STOP_S = 5.0
 _LOST = (RayActorError, ObjectLostError, RayServeException)
@@ -102,10 +103,10 @@ class RouterDeployment:
         registry, version = RegistryClient(), -1
         while True:
             try:
-                async with asyncio.timeout(2 * _WATCH_S):
+                async with asyncio.timeout(_WATCH_S + _ANSWER_S):
                     members = await registry.watch(version, _WATCH_S)
-            except Exception:
-                logger.exception("the registry did not answer")
+            except Exception as error:  # as when it is only starting
+                logger.warning("the registry did not answer: %r", error)
                 await asyncio.sleep(1.0)
                 continue
             version, self._waiting = members.version, members.waiting
