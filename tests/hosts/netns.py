@@ -117,9 +117,12 @@ class Network:
         _ip("link", "set", self.name, "up")
 
     def _write(self) -> None:
-        namespaces = [host.namespace for host in self.hosts.values()]
         owner = psutil.Process()
-        facts = {"owner": [owner.pid, owner.create_time()], "namespaces": namespaces}
+        facts = {
+            "owner": [owner.pid, owner.create_time()],
+            "namespaces": [host.namespace for host in self.hosts.values()],
+            "links": [host.link for host in self.hosts.values()],
+        }
         self.book.write_text(json.dumps(facts))
 
 
@@ -148,14 +151,19 @@ def _tidy(book: Path) -> None:
 
 
 def _end(book: Path) -> None:
-    """Delete namespaces and bridge; their links go with them."""
+    """Delete namespaces, links and bridge. Links first: with their namespace they would go too,
+    but some time later."""
     with contextlib.suppress(FileNotFoundError):
-        for namespace in _read(book)["namespaces"]:
+        facts = _read(book)
+        for namespace in facts["namespaces"]:
             with contextlib.suppress(subprocess.CalledProcessError):
                 _kill_inside(namespace)
+        for link in (*facts["links"], book.stem):
+            with contextlib.suppress(subprocess.CalledProcessError):
+                _ip("link", "delete", link)
+        for namespace in facts["namespaces"]:
+            with contextlib.suppress(subprocess.CalledProcessError):
                 _ip("netns", "delete", namespace)
-        with contextlib.suppress(subprocess.CalledProcessError):
-            _ip("link", "delete", book.stem)
         book.unlink()
 
 
