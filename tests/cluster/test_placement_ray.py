@@ -15,7 +15,7 @@ from ray.cluster_utils import Cluster
 
 from actors.engine.build import EngineSpec, TierSource
 from actors.messages import Waiting, WorkerEntry
-from actors.pool import Pool
+from actors.pool import Liveness, Pool
 from cluster.config import ROOT
 from cluster.config_pools import PoolConfig
 from cluster.nodes import nodes_here
@@ -51,11 +51,11 @@ class Registry:
         self.waiting: dict[str, Waiting] = {}
         self._told = asyncio.Condition()
 
-    async def announce(self, entry: WorkerEntry) -> None:
+    async def announce(self, entry: WorkerEntry, ttl_s: float) -> None:
         self.waiting.pop(entry.report.worker_id, None)
         await self._tell(self.listed, entry.report.worker_id, entry)
 
-    async def wait(self, waiting: Waiting) -> None:
+    async def wait(self, waiting: Waiting, ttl_s: float) -> None:
         await self._tell(self.waiting, waiting.worker_id, waiting)
 
     async def withdraw(self, worker_id: str) -> None:
@@ -90,7 +90,7 @@ async def supervised(
     """A pool replica of it; its worker has ended at the end."""
     engine = EngineSpec({Tier.DRAFT: TierSource()}, "float32", pool.device, 1, 128, 4)
     registry, workers = Registry(), port(pool)
-    supervisor = Pool(SpecMaker("p", pool, engine), workers, registry, heartbeat_s=0.2)
+    supervisor = Pool(SpecMaker("p", pool, engine), workers, registry, Liveness(heartbeat_s=0.2))
     task = asyncio.create_task(supervisor.supervise())
     try:
         yield registry
