@@ -45,12 +45,13 @@ class Answered:
     """One answer. `chosen`: what each tier with a model chooses after the answer's own prefix,
     at each of its places. `lookups`: what prompt lookup would propose there; a draft that is a
     model goes on behind it. Of a draft that is not foreseeable (TransformersEngine), all that it
-    proposes there."""
+    proposes there. `found`: how many tokens lookup alone finds there, where it is asked."""
 
     asked: Asked
     ids: tuple[int, ...]
     chosen: dict[Tier, list[int]] = field(default_factory=dict)
     lookups: list[list[int]] | None = None
+    found: tuple[int, ...] | None = None
 
     def screens(self, judge: Tier, longest: int) -> Outlook | None:
         """What a draft meets at each place before `judge`; None where one of them is missing."""
@@ -145,9 +146,12 @@ class Examiner:
         for engine in self._engines.values():
             for context in contexts:
                 engine.release(context.session_id)
-        if self._lookup is not None and not self._must_be_asked(Tier.DRAFT):
-            for context, each in zip(contexts, found, strict=True):
-                each.lookups = self._look_up(self._lookup, context, len(each.ids), longest)
+        if self._lookup is not None:
+            for each in found:
+                lookups = self._look_up(self._lookup, each, longest)
+                each.found = tuple(map(len, lookups))
+                if not self._must_be_asked(Tier.DRAFT):
+                    each.lookups = lookups
         return found
 
     def _context(self, number: int, asked: Asked) -> Context:
@@ -194,15 +198,14 @@ class Examiner:
                 assert each.lookups is not None
                 each.lookups[len(each.ids) - back] = ids
 
-    def _look_up(
-        self, source: TierSource, context: Context, length: int, longest: int
-    ) -> list[list[int]]:
+    def _look_up(self, source: TierSource, answered: Answered, longest: int) -> list[list[int]]:
         lengths = (source.ngram_longest, source.ngram_shortest)
-        first = len(context.tokens) - length
+        tokens = [*answered.asked.ids, *answered.ids]
+        first = len(answered.asked.ids)
         found: list[list[int]] = []
-        for end in range(first, first + length):
+        for end in range(first, len(tokens)):
             begin = time.perf_counter()
-            found.append(draft(context.tokens[:end], longest, *lengths, self._stops))
+            found.append(draft(tokens[:end], longest, *lengths, self._stops))
             self.lookup_s.append(time.perf_counter() - begin)
         return found
 

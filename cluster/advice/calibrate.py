@@ -30,7 +30,7 @@ from cluster.advice.answers import (
     curves,
     drafted_share,
 )
-from cluster.advice.calibration import Agreement, Calibration, Hop, Served, Settings
+from cluster.advice.calibration import Agreement, Calibration, Hop, Places, Served, Settings
 from cluster.advice.overhead import router_call_s
 from cluster.advice.steps import Grid, time_steps
 from cluster.preflight import Facts
@@ -115,6 +115,7 @@ def calibrate(job: CalibrateJob, *, quiet: bool = False) -> Calibration:
         hop=hop_found,
         prompt_tokens=statistics.fmean(len(each.ids) for each in asked),
         prefill_token_s={tier: s / prefilled for tier, s in examiner.prefill_s.items()},
+        answers=tuple(_places(each, reach) for each in answers),
     )
 
 
@@ -181,6 +182,17 @@ def _by_category(answers: Sequence[Answered], reach: Reach) -> dict[str, Agreeme
     }
 
 
+def _places(answered: Answered, reach: Reach) -> Places:
+    return Places(
+        prompt_tokens=len(answered.asked.ids),
+        length=len(answered.ids),
+        drafted=answered.screens(Tier.FULL, reach.gamma),
+        screened=answered.screens(Tier.SLIM, reach.gamma),
+        slim=answered.blocks(reach.block),
+        found=answered.found,
+    )
+
+
 def _hop(job: CalibrateJob) -> Hop:
     router_s = router_call_s()
     if job.hop_s is not None:
@@ -191,6 +203,7 @@ def _hop(job: CalibrateJob) -> Hop:
 def _served(job: CalibrateJob) -> Served:
     facts, controller = job.facts, job.facts.controller()
     config = facts.config
+    full = next(pool for pool in config.pools.values() if Tier.FULL in pool.tiers)
     return Served(
         model=config.model.name,
         fingerprint=facts.fingerprint,
@@ -204,6 +217,8 @@ def _served(job: CalibrateJob) -> Served:
         one_worker=any(
             set(pool.tiers) >= {Tier.DRAFT, Tier.FULL} for pool in config.pools.values()
         ),
+        slots=full.slots,
+        token_budget=full.token_budget,
     )
 
 

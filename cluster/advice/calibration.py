@@ -20,7 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 from cluster.config import ConfigError, explain
 from policies.advice import Bounds, Prices
 from policies.costs import CostModel, Rates, TierCost
-from policies.rounds import Curves
+from policies.rounds import Curves, Outlook
 from policies.vocabulary import Tier
 
 FORMAT = "viaserve-calibration-1"
@@ -45,7 +45,8 @@ class Settings:
 class Served:
     """The config's own: model, `draft` kind ("model", "route", "ngram", "none"), the plan that
     requests get who leave it out, and the bounds of the search. `one_worker`: the draft is in
-    full's worker, so that a round takes no hop but full's."""
+    full's worker, so that a round takes no hop but full's. `slots` and `token_budget`: of full's
+    pool."""
 
     model: str
     fingerprint: str
@@ -57,6 +58,8 @@ class Served:
     max_block: int
     decode_tokens: int
     one_worker: bool = False
+    slots: int = 16
+    token_budget: int = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,21 @@ class Agreement:
     draft_slim: float | None
     slim_full: float | None
     round_tokens: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """One of full's own answers, place by place: what a round that begins there would meet.
+    `drafted`: the draft before full, `screened`: before slim, `slim`: slim's own tokens before
+    full; None where a tier is missing. `found`: tokens that prompt lookup proposes there, which
+    take no forward; None without it."""
+
+    prompt_tokens: int
+    length: int
+    drafted: Outlook | None
+    screened: Outlook | None
+    slim: Outlook | None
+    found: tuple[int, ...] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +124,7 @@ class Hop:
 class Calibration:
     """One trio on one machine. `hit_frac` and `length_frac` as in Rates; `lookup_s`: of one
     prompt lookup; `prefill_token_s`: seconds of a prompt's token by tier; `prompt_tokens`: mean
-    length of the prompts."""
+    length of the prompts. `answers`: what was seen of each, for `simulate`."""
 
     served: Served
     settings: Settings
@@ -120,6 +138,7 @@ class Calibration:
     hop: Hop
     prompt_tokens: float
     prefill_token_s: dict[Tier, float]
+    answers: tuple[Places, ...] = ()
     format: Literal["viaserve-calibration-1"] = FORMAT
 
     @property

@@ -75,6 +75,6 @@ def _meet(calibration: Path, bench: Path, json_only: bool) -> None:
 
     met = meet(read(calibration), read_bench(bench))
     if json_only:
-        print(json.dumps([dataclasses.asdict(each) for each in met]))
+        print(json.dumps([dataclasses.asdict(e) | {"error_frac": e.errors()} for e in met]))
     else:
         print(render(met))

@@ -10,7 +10,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from actors.balancer import Balancer
 from actors.lanes import Waiter
@@ -28,7 +28,8 @@ from policies.work import WorkKind
 
 @dataclass(slots=True, eq=False)
 class Asked:
-    """A request from its arrival on. `cheap` and `large`: the lanes that it calls home."""
+    """A request from its arrival on. `cheap` and `large`: the lanes that it calls home. `gaps_s`:
+    seconds between the pieces of its stream."""
 
     session: Session
     arrived_s: float
@@ -36,6 +37,17 @@ class Asked:
     cheap: SimLane | None = None
     large: SimLane | None = None
     patience_s: float = math.inf
+    last_s: float = 0.0
+    gaps_s: list[float] = field(default_factory=list)
+
+
+    def heard(self, now: float) -> None:
+        """A piece of the answer is there."""
+        if self.first_s is None:
+            self.first_s = now
+        else:
+            self.gaps_s.append(now - self.last_s)
+        self.last_s = now
 
 
 class Desk:
@@ -60,7 +72,9 @@ class Desk:
         self.skipped = self.moved = 0
         self._next = 0
         self._dirty: dict[SimLane, None] = {}
-        self._models = setup.cheap.models if setup.cheap else frozenset[Tier]()
+        proposing = setup.cheap or setup.large
+        self._models = proposing.models - {Tier.FULL}
+        self._inside = frozenset(setup.large.tiers) - {Tier.FULL}
 
     @property
     def waiting(self) -> int:
@@ -116,12 +130,15 @@ class Desk:
         if session.spec.auto:
             tiers = frozenset(tier for seat in self.cheap[:1] for tier in seat.pool.tiers)
             session.plan, session.why = self._planner.plan(
-                session, self.load, tiers | {Tier.FULL}, self._models
+                session, self.load, tiers | self._inside | {Tier.FULL}, self._models
             )
             asked.patience_s = self._planner.patience_s
 
     def _place(self, asked: Asked) -> None:
         session = asked.session
+        if self._inside:
+            seat = asked.large
+            session.share(seat is not None and session.may_share(seat.pool.tiers))
         if session.wants is WorkKind.PROPOSE:
             asked.cheap = self._home(asked, asked.cheap, self.cheap)
             if asked.cheap is None or not waits(asked.cheap.lane.queue_s, asked.patience_s):
@@ -192,7 +209,9 @@ class Desk:
         lane.measured(wall_s, reply.busy_s, len(sessions), alone)
         self._planner.saw_step(reply)
         if sessions and alone:
-            self._planner.saw_hop(seat.pool.tiers, max(wall_s - reply.busy_s, 0.0))
+            # As in the router: where full is, the others' part of a round takes no call.
+            hopped = (Tier.FULL,) if Tier.FULL in seat.pool.tiers else seat.pool.tiers
+            self._planner.saw_hop(hopped, max(wall_s - reply.busy_s, 0.0))
         for session, answer in zip(sessions, reply.replies, strict=True):
             asked = self.running[session.session_id]
             self._left_proposing(asked, seat)
@@ -202,8 +221,7 @@ class Desk:
             self._planner.heard(session)
             if commit is not None:
                 self.tokens_by[commit.plan.kind] += len(commit.tokens)
-                if asked.first_s is None:
-                    asked.first_s = self._clock.now
+                asked.heard(self._clock.now)
             if session.state is State.DONE:
                 self._finish(asked)
             else:

@@ -209,5 +209,5 @@ def _pool_load(pool: Pool) -> PoolLoad:
         util_frac=pool.util_frac,
         queue_s=fmean(seat.lane.wait_s for seat in seats),
         step_s=fmean(seat.lane.step_s for seat in seats),
-        kv_frac=fmean(seat.worker.kv_frac for seat in seats),
+        kv_frac=fmean(seat.worker.memory.used_frac for seat in seats),
     )

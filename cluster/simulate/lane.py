@@ -42,7 +42,8 @@ class SimLane:
 
     def load(self) -> WorkerLoad:
         """As balance sees it."""
-        return replace(self.lane.load(), util_frac=self.util_frac, kv_frac=self.worker.kv_frac)
+        memory = self.worker.memory
+        return replace(self.lane.load(), util_frac=self.util_frac, kv_frac=memory.used_frac)
 
     def holds(self, now: float) -> float | None:
         """Until when to leave the waiting sessions, since others are about to come back; None

@@ -1,76 +1,95 @@
-"""How many tokens of a block are accepted: drawn from given rates or from measured curves.
+"""How many tokens are drafted and accepted at a place of an answer: drawn from given rates, or as
+`calibrate` has seen it there.
 
-It knows no clock and no session; the generator is handed in.
+It knows no clock and no session but by its number; the generator is handed in.
 """
 
 from __future__ import annotations
 
-import itertools
 import random
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Protocol
 
+from cluster.advice.calibration import Places
 from policies.costs import Rates
-from policies.rounds import Curve, Curves
+from policies.evidence import Rate
+from policies.rounds import Outlook
 
 
-class Odds:
-    """`survival[j]`: the probability that the first j + 1 tokens of a block are all accepted."""
+class Luck(Protocol):
+    """A trio's. `number`: of the request; `place`: tokens of its answer that stand before."""
 
-    def __init__(self, survival: Sequence[float]) -> None:
-        assert all(0 <= p <= 1 for p in survival)
-        assert all(a >= b for a, b in itertools.pairwise(survival))
-        self._lost = [1 - p for p in survival]
+    def drafted(self, number: int, place: int, asked: int) -> tuple[int, int]:
+        """Tokens that one call of the draft proposes, and how many of them take no forward."""
+        ...
 
-    def kept(self, length: int, draw: float) -> int:
-        """Of a block of `length` tokens; `draw` is uniform in [0, 1)."""
-        return min(bisect_left(self._lost, 1 - draw), length)
-
-
-def odds(rate: float, curve: Curve | None, longest: int) -> Odds:
-    """Of blocks of up to `longest` tokens: by the curve where one was measured, else by `rate`
-    for each token.
-
-    A round of k tokens commits E[X_k] = 1 + the sum of survival up to k, so the differences of
-    the curve are the survival. Measured at different places for each k, they may rise by
-    chance: nothing survives better than what it needs to survive.
-    """
-    if curve is None:
-        return Odds([rate ** (j + 1) for j in range(longest)])
-    survival: list[float] = []
-    for length in range(1, longest + 1):
-        step = curve.mean(length) - curve.mean(length - 1)
-        survival.append(min(max(step, 0.0), survival[-1] if survival else 1.0))
-    return Odds(survival)
+    def kept(
+        self, rate: Rate, number: int, place: int, length: int, rng: random.Random
+    ) -> int:
+        """Tokens of a block of `length` that the judge of `rate` agrees with."""
+        ...
 
 
-@dataclass(frozen=True, slots=True)
-class Acceptance:
-    """The trio's. `hit_frac` and `length_frac` as in Rates."""
+class Drawn:
+    """Each token is accepted with its rate if those before it were; a draft proposes all that it
+    is asked for. Blocks are at most `longest` tokens."""
 
-    draft_full: Odds
-    draft_slim: Odds
-    slim_full: Odds
-    hit_frac: float = 1.0
-    length_frac: float = 1.0
+    def __init__(self, rates: Rates, longest: int) -> None:
+        given = {
+            Rate.DRAFT_FULL: rates.draft_full,
+            Rate.DRAFT_SLIM: rates.draft_slim,
+            Rate.SLIM_FULL: rates.slim_full,
+        }
+        assert all(0 <= value <= 1 for value in given.values()), given
+        # That the first j + 1 tokens are not all accepted.
+        self._lost = {
+            rate: [1 - value ** (j + 1) for j in range(longest)] for rate, value in given.items()
+        }
 
-    @classmethod
-    def of(cls, rates: Rates, curves: Curves, max_gamma: int, max_block: int) -> Acceptance:
-        """Given or measured."""
-        return cls(
-            odds(rates.draft_full, curves.draft_full, max_gamma),
-            odds(rates.draft_slim, curves.draft_slim, max_gamma),
-            odds(rates.slim_full, curves.slim_full, max_block),
-            rates.hit_frac,
-            rates.length_frac,
-        )
+    def drafted(self, number: int, place: int, asked: int) -> tuple[int, int]:
+        """See Luck."""
+        return asked, 0
 
-    def drafted(self, asked: int, rng: random.Random) -> int:
-        """Tokens that one call of the draft proposes."""
-        if self.hit_frac < 1 and rng.random() >= self.hit_frac:
-            return 0
-        if self.length_frac >= 1:
-            return asked
-        exact = asked * self.length_frac
-        return max(int(exact) + (rng.random() < exact % 1), 1)
+    def kept(
+        self, rate: Rate, number: int, place: int, length: int, rng: random.Random
+    ) -> int:
+        """See Luck."""
+        return min(bisect_left(self._lost[rate], 1 - rng.random()), length)
+
+
+class Replayed:
+    """The measured answers again and again: nothing is drawn. What a draft is sure of and what is
+    accepted go together, and runs of luck stay runs. Behind a token that full refuses, which no
+    measured answer goes through, the place stands for any other."""
+
+    def __init__(self, answers: Sequence[Places]) -> None:
+        assert answers and all(each.length for each in answers)
+        self._answers = answers
+
+    def drafted(self, number: int, place: int, asked: int) -> tuple[int, int]:
+        """See Luck."""
+        answer = self._answers[number % len(self._answers)]
+        at = place % answer.length
+        assert answer.drafted is not None, "a draft was not measured"
+        proposed = min(answer.drafted.proposed[at], asked)
+        return proposed, min(answer.found[at], proposed) if answer.found else 0
+
+    def kept(
+        self, rate: Rate, number: int, place: int, length: int, rng: random.Random
+    ) -> int:
+        """See Luck."""
+        answer = self._answers[number % len(self._answers)]
+        seen = _seen(answer, rate)
+        assert seen is not None, f"{rate} was not measured"
+        return min(seen.accepted[place % answer.length], length)
+
+
+def _seen(answer: Places, rate: Rate) -> Outlook | None:
+    match rate:
+        case Rate.DRAFT_FULL:
+            return answer.drafted
+        case Rate.DRAFT_SLIM:
+            return answer.screened
+        case Rate.SLIM_FULL:
+            return answer.slim

@@ -5,23 +5,20 @@ from __future__ import annotations
 import gc
 import random
 import time
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from actors.planner import Planner
-from cluster.simulate.clock import Clock
-from cluster.simulate.desk import Asked, Desk
-from cluster.simulate.keeper import Keeper, Moment
+from cluster.simulate.desk import Asked
+from cluster.simulate.keeper import Moment
 from cluster.simulate.setup import Setup
-from policies.plan_settings import ControllerSettings
-from policies.session import Session
-from policies.vocabulary import Plan, PlanKind, SamplingParams, SamplingSpec, SessionSpec
+from cluster.simulate.stage import Stage
+from policies.vocabulary import Plan, PlanKind
 
 _SETTLING = 0.15
 """Of open arrivals, the first share that is not counted: the fleet fills up and learns."""
-_REFRESH = 20
 _MILLION, _HOUR_S = 1e6, 3600.0
 
 
@@ -37,7 +34,8 @@ class Spread:
 class Outcome:
     """What came of it. Counted from the first counted arrival to the last one (`span_s`); of
     closed traffic from the beginning to the end. `ttft_s`: until a first token is there;
-    `token_s`: of each answer, seconds of a token after the first. `util_frac`, `workers`: means
+    `token_s`: of each answer, seconds of a token after the first; `gap_s`: between two pieces of
+    a stream, which may hold several tokens. `util_frac`, `workers`: means
     by pool. `cost_per_mtok`: of a million tokens in the fleet's currency, None without prices.
     `shares`: of the tokens by the kind of plan. `skipped`: rounds that went on without the
     cheap pool. `cpu_s`: that the simulation took."""
@@ -50,6 +48,7 @@ class Outcome:
     tokens_per_s: float
     ttft_s: Spread
     token_s: Spread
+    gap_s: Spread
     util_frac: dict[str, float]
     workers: dict[str, float]
     cost_per_mtok: float | None
@@ -74,29 +73,17 @@ class _Mark:
 
 class _Simulation:
     def __init__(self, setup: Setup) -> None:
-        self.setup, self.clock = setup, Clock()
+        self.setup = setup
         seeds = random.Random(setup.seed)
-        arriving, planning, placing, working = (
-            random.Random(seeds.getrandbits(64)) for _ in range(4)
-        )
-        workers = setup.large.workers
-        self.planner = Planner(
-            ControllerSettings(
-                max_gamma=setup.max_gamma,
-                max_block=setup.max_block,
-                decode_tokens=setup.decode_tokens,
-                refresh=_REFRESH * max(workers, 1),
-            ),
-            planning,
-        )
-        self.desk = Desk(setup, self.clock, self.planner, placing, self._done)
-        self.keeper = Keeper(setup, self.clock, self.desk, self.planner, working)
+        arriving = random.Random(seeds.getrandbits(64))
+        stage = self._stage = Stage(setup, seeds, self._done)
+        self.clock, self.desk, self.keeper = stage.clock, stage.desk, stage.keeper
         self._traffic = setup.traffic
         self._lengths = arriving
         self._times = self._traffic.arrivals(random.Random(arriving.getrandbits(64)))
         self.tokens_asked: list[int] = []
         self.finished = 0
-        self.answers: list[tuple[float, float | None]] = []
+        self.ttft_s, self.token_s, self.gap_s = array("d"), array("d"), array("d")
         self._counted_from = 0 if self._traffic.closed else int(_SETTLING * self._traffic.requests)
         self.marks: list[_Mark] = []
 
@@ -129,27 +116,18 @@ class _Simulation:
         number = len(self.tokens_asked)
         prompt, answer = self._traffic.lengths(self._lengths)
         self.tokens_asked.append(answer)
-        most = Plan(PlanKind.OFF, self.setup.max_gamma, self.setup.max_block)
-        spec = SessionSpec(
-            str(number),
-            (0,) * prompt,
-            SamplingSpec(SamplingParams(), number, 0, prompt),
-            answer,
-            plan=self.setup.plan or most,
-            auto=self.setup.plan is None,
-        )
-        self.desk.arrive(Session(spec))
+        self._stage.ask(str(number), number, prompt, answer, self.setup.plan)
         return number
 
     def _done(self, asked: Asked) -> None:
         self.finished += 1
         spec = asked.session.spec
-        number = int(spec.session_id)
-        if number >= self._counted_from:
+        if spec.sampling.seed >= self._counted_from:
             assert asked.first_s is not None
-            decoded = spec.max_tokens - 1
-            token_s = (self.clock.now - asked.first_s) / decoded if decoded else None
-            self.answers.append((asked.first_s - asked.arrived_s, token_s))
+            self.ttft_s.append(asked.first_s - asked.arrived_s)
+            if decoded := spec.max_tokens - 1:
+                self.token_s.append((self.clock.now - asked.first_s) / decoded)
+            self.gap_s.extend(asked.gaps_s)
         if self._traffic.closed is not None and len(self.tokens_asked) < self._traffic.requests:
             self._ask()
 
@@ -191,8 +169,9 @@ def simulate(setup: Setup, name: str, clock: Callable[[], float] = time.process_
         tokens=tokens,
         span_s=span_s,
         tokens_per_s=tokens / span_s,
-        ttft_s=_spread([ttft_s for ttft_s, _ in played.answers]),
-        token_s=_spread([token_s for _, token_s in played.answers if token_s is not None]),
+        ttft_s=_spread(played.ttft_s),
+        token_s=_spread(played.token_s),
+        gap_s=_spread(played.gap_s),
         util_frac={pool: busy_s[pool] / paid if (paid := paid_s[pool]) else 0.0 for pool in busy_s},
         workers={pool: paid / span_s for pool, paid in paid_s.items()},
         cost_per_mtok=_cost(setup, paid_s, tokens),
@@ -200,7 +179,7 @@ def simulate(setup: Setup, name: str, clock: Callable[[], float] = time.process_
         shares={str(kind): count / all_tokens.total() for kind, count in all_tokens.items()},
         skipped=played.desk.skipped,
         moved=played.desk.moved,
-        evicted=sum(worker.evicted for worker in workers),
+        evicted=sum(worker.memory.evicted for worker in workers),
         cpu_s=clock() - begin,
         moments=tuple(played.keeper.moments),
     )
@@ -216,7 +195,7 @@ def _shape(plan: Plan) -> str:
             return f"{kind}, gamma {plan.gamma}, block {plan.block}"
 
 
-def _spread(values: list[float]) -> Spread:
+def _spread(values: array[float]) -> Spread:
     p50, p99 = np.percentile(values, (50, 99)) if values else (0.0, 0.0)
     return Spread(float(p50), float(p99))
 

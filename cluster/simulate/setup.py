@@ -10,7 +10,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cluster.simulate.luck import Acceptance
+from cluster.simulate.luck import Luck
 from cluster.simulate.times import Times
 from policies.autoscale import Autoscaler
 from policies.vocabulary import Plan, Tier
@@ -75,7 +75,8 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """All of it. Without `cheap` sessions decode plainly. `plan`: what every session plays, None
+    """All of it. Without `cheap` sessions decode plainly, or in whole rounds where `large` hosts what
+    proposes. `plan`: what every session plays, None
     leaves it to the controller; `max_gamma`, `max_block`, `decode_tokens` as the controller's.
     `hop_s`: of a call to a worker and back. `scaler`: None keeps the pools as they are;
     `start_s`: until a worker that was asked for is ready."""
@@ -83,7 +84,7 @@ class Setup:
     large: PoolSetup
     cheap: PoolSetup | None
     traffic: Traffic
-    luck: Acceptance
+    luck: Luck
     hop_s: float
     plan: Plan | None
     max_gamma: int

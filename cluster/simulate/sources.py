@@ -9,12 +9,11 @@ from cluster.advice.calibration import Calibration
 from cluster.advice.fleet import Fleet, FleetSource, PoolFigures
 from cluster.config import ConfigError
 from cluster.simulate.figures import PoolSize, SimulateFigures
-from cluster.simulate.luck import Acceptance
+from cluster.simulate.luck import Drawn, Replayed
 from cluster.simulate.setup import PoolSetup, Setup, Traffic
 from cluster.simulate.times import MeasuredTimes, RooflineTimes
 from policies.autoscale import Autoscaler, Coupling, ScaleSettings
 from policies.costs import cheapest
-from policies.rounds import Curves
 from policies.vocabulary import Plan, PlanKind, Tier
 
 OFF = Plan(PlanKind.OFF)
@@ -40,7 +39,7 @@ def of_fleet(fleet: Fleet) -> Setup:
             traffic.swing,
             traffic.period_s,
         ),
-        luck=Acceptance.of(source.rates, Curves(), fleet.max_gamma, fleet.max_block),
+        luck=Drawn(source.rates, max(fleet.max_gamma, fleet.max_block)),
         hop_s=source.hop_s,
         plan=None,
         max_gamma=fleet.max_gamma,
@@ -66,36 +65,36 @@ def two_tier(setup: Setup, source: FleetSource) -> Setup:
     return replace(setup, plan=plan)
 
 
-def of_calibration(
-    found: Calibration, plan: Plan | None, concurrency: int, requests: int, tokens: float
-) -> Setup:
-    """One worker a pool and `concurrency` sessions, as a bench asks them: each again as soon as
-    it is answered, with answers of `tokens` tokens."""
+def of_calibration(found: Calibration) -> Setup:
+    """The calibrated workers, one a pool, or one of all tiers where its config has them so. Who
+    asks, and how much, is not its business. Raises ConfigError for a calibration without
+    answers."""
+    if not any(each.length for each in found.answers):
+        raise ConfigError("calibration: it has no answers; run `calibrate` again")
     times, served = MeasuredTimes(found), found.served
-    model = found.model_at(1)
-    tiers = [tier for tier in (Tier.DRAFT, Tier.SLIM) if tier in model.times]
+    tiers = [tier for tier in (Tier.DRAFT, Tier.SLIM) if tier in found.model_at(1).times]
 
     def pool(hosted: list[Tier]) -> PoolSetup:
-        models = times.tiers & set(hosted)
         return PoolSetup(
             tiers=tuple(hosted),
-            models=models,
+            models=times.tiers & set(hosted),
             times=times,
             workers=1,
             cards=0,
-            slots=max(concurrency, 1),
-            token_budget=256,
+            slots=served.slots,
+            token_budget=served.token_budget,
             capacity=math.inf,
             price_per_hour=None,
         )
 
+    apart = [] if served.one_worker else tiers
     return Setup(
-        large=pool([Tier.FULL]),
-        cheap=pool(tiers) if tiers else None,
-        traffic=Traffic(requests, 1.0, found.prompt_tokens, tokens, closed=concurrency),
-        luck=Acceptance.of(model.rates, found.curves, served.max_gamma, served.max_block),
+        large=pool([*(tiers if served.one_worker else []), Tier.FULL]),
+        cheap=pool(apart) if apart else None,
+        traffic=Traffic(1, 1.0, found.prompt_tokens, found.settings.max_tokens),
+        luck=Replayed([each for each in found.answers if each.length]),
         hop_s=found.hop.seconds,
-        plan=plan,
+        plan=None,
         max_gamma=served.max_gamma,
         max_block=served.max_block,
         decode_tokens=served.decode_tokens,

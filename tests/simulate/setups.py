@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cluster.simulate.luck import Acceptance
+from cluster.simulate.luck import Drawn
 from cluster.simulate.setup import PoolSetup, Setup, Traffic
 from policies.costs import CostModel, Rates, TierCost
-from policies.rounds import Curves
 from policies.vocabulary import Plan, PlanKind, Tier
 
 RATES = Rates(0.7, 0.75, 0.9)
@@ -50,7 +49,7 @@ def setup(
         large=large or pool(Tier.FULL),
         cheap=cheap or pool(Tier.DRAFT, Tier.SLIM),
         traffic=traffic or Traffic(20, 1.0, 40, 80, closed=1),
-        luck=Acceptance.of(rates, Curves(), 8, 16),
+        luck=Drawn(rates, 16),
         hop_s=HOP_S,
         plan=plan,
         max_gamma=8,
@@ -69,3 +68,8 @@ def model(rates: Rates = RATES) -> CostModel:
 def alone(fleet: Setup) -> Setup:
     """Without its cheap pool."""
     return replace(fleet, cheap=None)
+
+
+def together(plan: Plan | None = OFF, traffic: Traffic | None = None, **more) -> Setup:
+    """One worker of all tiers."""
+    return alone(setup(plan, traffic, pool(Tier.DRAFT, Tier.SLIM, Tier.FULL), **more))

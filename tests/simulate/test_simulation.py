@@ -9,15 +9,17 @@ import random
 
 import pytest
 
+from cluster.advice.calibration import Places
 from cluster.simulate.clock import Clock
-from cluster.simulate.luck import Acceptance, odds
+from cluster.simulate.luck import Drawn, Replayed
 from cluster.simulate.run import _Simulation, simulate
 from cluster.simulate.setup import Traffic
 from policies.autoscale import Autoscaler, Coupling, ScaleSettings
 from policies.costs import Rates, expected_tokens
-from policies.rounds import Curve, Curves
+from policies.evidence import Rate
+from policies.rounds import Outlook
 from policies.vocabulary import PlanKind, Tier
-from tests.simulate.setups import OFF, SECONDS, THREE, TWO, alone, model, pool, setup
+from tests.simulate.setups import HOP_S, OFF, SECONDS, THREE, TWO, alone, model, pool, setup, together
 
 CLOSED = Traffic(24, 1.0, 40, 60, closed=4)
 
@@ -33,34 +35,37 @@ def test_time_runs_in_order_and_never_back():
 
 @pytest.mark.parametrize("rate", [0.0, 0.5, 0.9, 1.0])
 def test_given_rates_keep_as_many_tokens_as_e_says(rate):
-    rng, drawn = random.Random(0), odds(rate, None, 8)
+    rng, drawn = random.Random(0), Drawn(Rates(rate, 0.1, 0.2), 8)
     for length in (1, 4, 8):
-        mean = sum(drawn.kept(length, rng.random()) + 1 for _ in range(20_000)) / 20_000
-        assert mean == pytest.approx(expected_tokens(rate, length), rel=0.02)
+        kept = [drawn.kept(Rate.DRAFT_FULL, 0, 0, length, rng) for _ in range(20_000)]
+        assert sum(kept) / len(kept) + 1 == pytest.approx(expected_tokens(rate, length), rel=0.02)
 
 
-def test_measured_curves_keep_as_many_tokens_as_they_say():
-    curve = Curve((1.6, 1.9, 2.1, 2.15), (0.0,) * 4)
-    rng, drawn = random.Random(0), odds(0.0, curve, 4)
-    for length in range(1, 5):
-        mean = sum(drawn.kept(length, rng.random()) + 1 for _ in range(20_000)) / 20_000
-        assert mean == pytest.approx(curve.mean(length), rel=0.02)
-
-
-def test_a_noisy_curve_is_still_a_law_of_probability():
-    curve = Curve((1.4, 2.6, 2.5, 3.2), (0.0,) * 4)
-    kept = [odds(0.0, curve, 4).kept(4, draw / 100) for draw in range(100)]
-    assert sorted(kept, reverse=True) in (kept, kept[::-1])
-
-
-def test_a_draft_that_seldom_finds_anything():
-    luck = dataclasses.replace(
-        Acceptance.of(Rates(1, 1, 1), Curves(), 8, 16), hit_frac=0.25, length_frac=0.5
-    )
+def test_measured_answers_are_met_place_by_place():
+    drafted, slim = Outlook((3, 0, 5), (2, 0, 1)), Outlook((9, 9, 9), (4, 4, 4))
+    luck = Replayed([Places(7, 3, drafted, None, slim, (1, 0, 0))])
     rng = random.Random(0)
-    found = [luck.drafted(5, rng) for _ in range(20_000)]
-    assert sum(n > 0 for n in found) / len(found) == pytest.approx(0.25, rel=0.05)
-    assert sum(found) / sum(n > 0 for n in found) == pytest.approx(2.5, rel=0.02)
+    assert [luck.drafted(0, place, 4) for place in range(4)] == [(3, 1), (0, 0), (4, 0), (3, 1)]
+    assert [luck.kept(Rate.DRAFT_FULL, 0, at, 4, rng) for at in range(3)] == [2, 0, 1]
+    assert luck.kept(Rate.DRAFT_FULL, 0, 0, 1, rng) == 1
+    assert luck.kept(Rate.SLIM_FULL, 5, 1, 8, rng) == 4
+
+
+@pytest.mark.parametrize("plan", [TWO, THREE], ids=lambda plan: plan.kind)
+def test_one_worker_of_all_tiers_plays_the_same_rounds_with_fewer_hops(plan):
+    apart = simulate(setup(plan, Traffic(60, 1.0, 40, 200, closed=1)), "apart")
+    here = simulate(together(plan, Traffic(60, 1.0, 40, 200, closed=1)), "here")
+    rounds = model().tokens(plan, 1)
+    # Apart a round has two hops; here two rounds share one.
+    saved = 1.5 * HOP_S / rounds
+    assert apart.token_s.p50 - here.token_s.p50 == pytest.approx(saved, rel=0.3)
+    assert here.full_rows_per_token == pytest.approx(apart.full_rows_per_token, rel=0.05)
+
+
+def test_sessions_of_one_worker_share_its_passes():
+    one = simulate(together(TWO, Traffic(8, 1.0, 40, 100, closed=1)), "one")
+    eight = simulate(together(TWO, Traffic(64, 1.0, 40, 100, closed=8)), "eight")
+    assert eight.tokens_per_s > 4 * one.tokens_per_s
 
 
 @pytest.mark.parametrize("plan", [OFF, TWO, THREE], ids=lambda plan: plan.kind)
