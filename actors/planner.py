@@ -48,7 +48,11 @@ class Planner:
     def saw_step(self, reply: StepReply) -> None:
         """What one call computed on each tier."""
         for timing in reply.timings:
-            self._controller.saw_step(timing)
+            prompt_rows = 0
+            if timing.tier is Tier.FULL:
+                scored = sum(answer.full_rows for answer in reply.replies)
+                prompt_rows = max(timing.rows - scored, 0)
+            self._controller.saw_step(timing, prompt_rows)
             self._catch_up.saw(timing)
 
     def saw_draft(self, timing: TierTiming) -> None:
@@ -82,8 +86,10 @@ class Planner:
             plan, why = Plan(PlanKind.OFF), "catching up would cost more"
         self._taken[f"{plan.kind}: {why}"] += 1
         most = session.spec.plan
-        shape = {"gamma": min(plan.gamma, most.gamma), "block": min(plan.block, most.block)}
-        return replace(plan, **shape), why
+        if plan.gamma > most.gamma or plan.block > most.block:
+            gamma, block = min(plan.gamma, most.gamma), min(plan.block, most.block)
+            plan = replace(plan, gamma=gamma, block=block)
+        return plan, why
 
     def describe(self) -> dict[str, Any]:
         """Rounds by plan and reason, the predicted seconds a token by plan, and how long a

@@ -85,6 +85,9 @@ class Facts:
     def controller(self) -> ControllerSettings:
         """What the controller behind "auto" is told."""
         plan, usual = self.config.plan, ControllerSettings()
+        pools = [pool for pool in self.config.pools.values() if Tier.FULL in pool.tiers]
+        workers = sum(pool.replicas for pool in pools)
+        usual = usual.at_scale(workers, max(pool.slots for pool in pools))
         return replace(
             usual,
             max_gamma=min(usual.max_gamma, plan.max_gamma),

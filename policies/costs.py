@@ -68,6 +68,8 @@ class CostModel:
     whole passes of slim, the last of them cut short, and sessions that share a call wait for
     the slowest of them. Without it T3 is DESIGN's n c1, which presumes neither. `curves`:
     measured tokens of a round, where they are known; they stand before E(a, k).
+    `prefill_per_s`: rows of prompts that a worker of full computes in each second of its
+    computing; a session's steps have those of the others on board.
     """
 
     times: Mapping[Tier, TierCost]
@@ -75,6 +77,7 @@ class CostModel:
     decode_tokens: int = 1
     whole_passes: bool = True
     curves: Curves = field(default_factory=Curves)
+    prefill_per_s: float = 0.0
 
     def knows(self, kind: PlanKind) -> bool:
         """Whether there are times for all tiers of `kind`, full's among them."""
@@ -128,12 +131,32 @@ class CostModel:
     def _full_s(self, plan: Plan, load: int) -> float:
         full = self.times[Tier.FULL]
         if plan.kind is PlanKind.OFF:
-            return self.decode_tokens * full.priced_s(load) + full.hop_s
+            return full.price * self.full_step_s(load, load, self.decode_tokens) + full.hop_s
         if plan.kind is PlanKind.TWO_TIER and load == 1:
             hit = self.rates.hit_frac
             judged = full.priced_s(1, 1 + plan.gamma * self.rates.length_frac)
             return hit * judged + (1 - hit) * self._burst(load) * full.priced_s(1) + full.hop_s
-        return full.priced_s(load, self.rows(plan)) + full.hop_s
+        return full.price * self.full_step_s(load, load * self.rows(plan)) + full.hop_s
+
+    def full_step_s(self, load: int, rows: float, burst: int = 1) -> float:
+        """Seconds of a step of full in which `load` sessions have `rows` rows together, one after
+        another `burst` times, and the prompts that have come meanwhile are on board.
+
+        The longer a step, the more of them: a fixed point, found as that of a line through two
+        iterations (Aitken). They all go with the first forward.
+        """
+        forward_s = self.times[Tier.FULL].forward_s
+        bare_s = forward_s(rows)
+        rate = self.prefill_per_s * (1 - 1 / load)
+        behind_s = (burst - 1) * bare_s
+        first_s = behind_s + bare_s
+        if rate <= 0:
+            return first_s
+        second_s = behind_s + forward_s(rows + rate * first_s)
+        third_s = behind_s + forward_s(rows + rate * second_s)
+        step_s, more_s = second_s - first_s, third_s - second_s
+        ratio = min(max(more_s / step_s, 0.0), _MOST_PREFILL) if step_s > 0 else 0.0
+        return third_s + more_s * ratio / (1 - ratio)
 
     def _burst(self, load: int) -> int:
         """Tokens of a round in which the draft proposed nothing: it decodes plainly, and in
@@ -203,6 +226,8 @@ def cheapest(
     return _least(model, near, load)
 
 
+_MOST_PREFILL = 0.9
+"""Of full's time: beyond it nothing is left to decode with."""
 _BLOCKS = (2, 3, 4, 6, 8, 10, 12, 16, 20, 24, 32)
 
 

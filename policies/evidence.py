@@ -44,6 +44,7 @@ _PRIOR_TOKENS = 4.0
 _LEAST_S = 1e-6
 """No call is taken to be faster: a clock may stand still, a cost of nothing has no ratio."""
 _HOP_WINDOW = 16.0
+_KNOWN_CALLS = 8.0
 _FILL_WINDOW = 64.0
 _FILL_PRIOR_CALLS = 4.0
 
@@ -73,12 +74,22 @@ class Evidence:
         self._hit = Mean(1.0, _FILL_WINDOW, _FILL_PRIOR_CALLS)
         self._length = Mean(1.0, _FILL_WINDOW, _FILL_PRIOR_CALLS)
         self._misses = 0.0
+        self._prefilled = Mean(0.0, windows.calls)
+        self._computed_s = Mean(0.0, windows.calls)
         self.count = 0
 
-    def saw_step(self, timing: TierTiming, max_rows: float) -> None:
-        """Take in a call's share of one tier; a prefill, more than `max_rows` rows a forward,
-        says nothing of a decoding step."""
+    def saw_step(self, timing: TierTiming, max_rows: float, prompt_rows: int = 0) -> None:
+        """Take in a call's share of one tier, of which `prompt_rows` rows were prompts'; a
+        prefill, more than `max_rows` rows a forward, says nothing of a decoding step."""
         seconds = max(timing.seconds, _LEAST_S)
+        if timing.tier is Tier.FULL:
+            self._prefilled.add(float(prompt_rows))
+            self._computed_s.add(seconds)
+            # They go with the first forward: the mean of one long and some short ones is the
+            # time of no number of rows.
+            known = self._forwards[Tier.FULL].calls >= _KNOWN_CALLS
+            if prompt_rows and timing.forwards > 1 and known:
+                return
         if timing.tier is Tier.DRAFT:
             self._spared.add(float(timing.forwards == 0))
         if timing.forwards == 0:
@@ -148,7 +159,8 @@ class Evidence:
             hit_frac=self._hit.value,
             length_frac=self._length.value,
         )
-        return CostModel(times, rates, decode_tokens)
+        prefill_per_s = self._prefilled.value / max(self._computed_s.value, _LEAST_S)
+        return CostModel(times, rates, decode_tokens, prefill_per_s=prefill_per_s)
 
 
 def _no_forward(rows: float) -> float:

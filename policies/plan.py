@@ -90,10 +90,10 @@ class Controller:
         """The plan in force."""
         return self._plan
 
-    def saw_step(self, timing: TierTiming) -> None:
-        """What one worker call computed on one tier; calls that mostly prefill are ignored."""
+    def saw_step(self, timing: TierTiming, prompt_rows: int = 0) -> None:
+        """What one worker call computed on one tier, `prompt_rows` of its rows for prompts."""
         longest = max(self._settings.max_block, self._settings.max_gamma) + 1
-        self._evidence.saw_step(timing, 2 * longest * self._load)
+        self._evidence.saw_step(timing, 2 * longest * self._load, prompt_rows)
 
     def saw_hop(self, tier: Tier, seconds: float) -> None:
         """What a call to the worker that hosts `tier` took beyond its computing."""

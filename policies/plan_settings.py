@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from policies.evidence import RATES_OF
 from policies.vocabulary import Plan, PlanKind
@@ -42,6 +42,17 @@ class ControllerSettings:
     max_block: int = 16
     decode_tokens: int = 4
 
+    def at_scale(self, workers: int, slots: int) -> ControllerSettings:
+        """For so many workers of full with so many sessions each. The figures are those of
+        16 sessions of one worker; what more of them see and play counts for as much less."""
+        scale = max(workers * slots / _SESSIONS, 1.0)
+        return replace(
+            self,
+            refresh=self.refresh * max(workers, 1),
+            token_window=round(self.token_window * scale),
+            stale_rounds=round(self.stale_rounds * scale),
+        )
+
     def __post_init__(self) -> None:
         if self.initial.kind not in RATES_OF:
             raise ValueError(f"initial must be an exact plan, not {self.initial.kind}")
@@ -60,6 +71,7 @@ class ControllerSettings:
             raise ValueError(f"max_doublings must not be negative: {self.max_doublings}")
 
 
+_SESSIONS = 16
 _COUNTS = (
     "min_tokens",
     "call_window",

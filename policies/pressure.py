@@ -152,5 +152,5 @@ def unhurried(model: CostModel, plan: Plan, load: int) -> float:
     own = replace(model, times=times)
     gain_s = own.cost(Plan(PlanKind.OFF), load) - own.cost(plan, load)
     # Plain decoding goes from step to step; a block that others do not wait for comes between.
-    between_s = _UNDER_WAY * times[Tier.FULL].forward_s(load) if load > 1 else 0.0
+    between_s = _UNDER_WAY * own.full_step_s(load, load) if load > 1 else 0.0
     return gain_s * own.tokens(plan, load) - between_s

@@ -34,18 +34,28 @@ class ModelSize:
     kv_bytes_per_token: float
 
 
+class Roofline:
+    """The forwards of one model on one kind of worker."""
+
+    def __init__(self, hardware: Hardware, model: ModelSize) -> None:
+        usable = hardware.cards * hardware.bandwidth_frac * hardware.bandwidth_bytes_per_s
+        usable_flop = hardware.cards * hardware.compute_frac * hardware.flop_per_s
+        self._overhead_s = hardware.overhead_s
+        self._weights_s = model.weight_bytes / usable
+        self._token_s = model.kv_bytes_per_token / usable
+        self._row_s = 2 * model.parameters / usable_flop
+
+    def forward_s(self, rows: float, context_tokens: float) -> float:
+        """Seconds of one forward over `context_tokens` tokens of context, of all sessions
+        together: their keys and values are read once."""
+        memory_s = self._weights_s + context_tokens * self._token_s
+        return self._overhead_s + max(memory_s, rows * self._row_s)
+
+
 def forward_time(
     hardware: Hardware, model: ModelSize, sessions: int, context_tokens: int
 ) -> Callable[[float], float]:
     """Seconds of one forward as a function of its rows, of `sessions` sessions together with
-    `context_tokens` tokens of context each: their keys and values are read once."""
-    cached = sessions * context_tokens * model.kv_bytes_per_token
-    usable = hardware.cards * hardware.bandwidth_frac * hardware.bandwidth_bytes_per_s
-    memory_s = (model.weight_bytes + cached) / usable
-    row_s = 2 * model.parameters
-    row_s /= hardware.cards * hardware.compute_frac * hardware.flop_per_s
-
-    def forward_s(rows: float) -> float:
-        return hardware.overhead_s + max(memory_s, rows * row_s)
-
-    return forward_s
+    `context_tokens` tokens of context each."""
+    law = Roofline(hardware, model)
+    return lambda rows: law.forward_s(rows, sessions * context_tokens)

@@ -8,6 +8,7 @@ section 2).
 
 from __future__ import annotations
 
+import struct
 import zlib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
@@ -41,6 +42,7 @@ from policies.vocabulary import (
 )
 from policies.work import ReplyStatus, SessionOpen, WorkItem, WorkKind, WorkReply
 
+_FEW = 32
 _WORK = {
     State.WAIT_DECODE: WorkKind.DECODE,
     State.WAIT_PROPOSE: WorkKind.PROPOSE,
@@ -51,6 +53,8 @@ _WORK = {
 
 def prefix_crc(tokens: Sequence[int], before: int = 0) -> int:
     """CRC-32 of token ids as little-endian int32, behind ids of the CRC-32 `before`."""
+    if len(tokens) <= _FEW:  # for a few ids numpy takes longer to begin
+        return zlib.crc32(struct.pack(f"<{len(tokens)}i", *tokens), before)
     return zlib.crc32(np.asarray(tokens, dtype="<i4").tobytes(), before)
 
 

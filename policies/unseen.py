@@ -54,6 +54,8 @@ class Unseen:
 
     def add(self, position: int, logprobs: Sequence[float], level: int) -> None:
         """A span that was committed from `position` on."""
+        if not logprobs:
+            return
         word = noise_keys(self._seed, self._choice, position)[0]
         drawn = level > 0 or word < self._share * 2**32
         self._tokens += [UnseenToken(logprob, level, drawn) for logprob in logprobs]

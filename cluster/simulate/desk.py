@@ -75,6 +75,7 @@ class Desk:
         proposing = setup.cheap or setup.large
         self._models = proposing.models - {Tier.FULL}
         self._inside = frozenset(setup.large.tiers) - {Tier.FULL}
+        self._proposing = self._inside | frozenset(setup.cheap.tiers if setup.cheap else ())
 
     @property
     def waiting(self) -> int:
@@ -128,9 +129,9 @@ class Desk:
     def _replan(self, asked: Asked) -> None:
         session = asked.session
         if session.spec.auto:
-            tiers = frozenset(tier for seat in self.cheap[:1] for tier in seat.pool.tiers)
+            proposing = self._proposing if self.cheap else self._inside
             session.plan, session.why = self._planner.plan(
-                session, self.load, tiers | self._inside | {Tier.FULL}, self._models
+                session, self.load, proposing | {Tier.FULL}, self._models
             )
             asked.patience_s = self._planner.patience_s
 

@@ -17,8 +17,6 @@ from policies.plan_settings import ControllerSettings
 from policies.session import Session
 from policies.vocabulary import Plan, PlanKind, SamplingParams, SamplingSpec, SessionSpec
 
-_REFRESH = 20
-"""Observations between two searches for a plan, for each large worker."""
 _PARAMS = SamplingParams()
 
 
@@ -33,8 +31,7 @@ class Stage:
                 max_gamma=setup.max_gamma,
                 max_block=setup.max_block,
                 decode_tokens=setup.decode_tokens,
-                refresh=_REFRESH * max(setup.large.workers, 1),
-            ),
+            ).at_scale(setup.large.workers, setup.large.slots),
             planning,
         )
         self.desk = Desk(setup, self.clock, self.planner, placing, done)

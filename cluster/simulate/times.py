@@ -9,8 +9,7 @@ from functools import cache
 from typing import Protocol
 
 from cluster.advice.calibration import Calibration, forward_time
-from policies.roofline import Hardware, ModelSize
-from policies.roofline import forward_time as roofline
+from policies.roofline import Hardware, ModelSize, Roofline
 from policies.vocabulary import Tier
 
 PREFILL_ROWS = 64
@@ -34,11 +33,10 @@ class RooflineTimes:
     """By hardware and size of each tier."""
 
     def __init__(self, tiers: Mapping[Tier, tuple[Hardware, ModelSize]]) -> None:
-        self._tiers = dict(tiers)
+        self._laws = {tier: Roofline(*each) for tier, each in tiers.items()}
 
     def forward_s(self, tier: Tier, sessions: int, rows: int, context_tokens: int) -> float:
-        hardware, size = self._tiers[tier]
-        return roofline(hardware, size, 1, context_tokens)(rows)
+        return self._laws[tier].forward_s(rows, context_tokens)
 
     def lookup_s(self) -> float:
         return 0.0
