@@ -29,7 +29,7 @@ class Planner:
         self._controller = Controller(settings)
         self._catch_up = CatchUp(settings.probe_budget / 2)
         self._rng = rng
-        self._taken: Counter[str] = Counter()
+        self._taken: Counter[tuple[PlanKind, str]] = Counter()
         self._last: Choice | None = None
 
     @property
@@ -80,11 +80,11 @@ class Planner:
             logger.exception("the controller failed; this round decodes plainly")
             return Plan(PlanKind.OFF), "the controller failed"
         self._last = choice
-        plan, why = choice.plan, str(choice.reason)
+        plan, why = choice.plan, choice.reason.value
         cold_rows = session.cold_rows(plan.kind.tiers & models)
         if not self._catch_up.allows(choice, cold_rows, session.remaining):
             plan, why = Plan(PlanKind.OFF), "catching up would cost more"
-        self._taken[f"{plan.kind}: {why}"] += 1
+        self._taken[plan.kind, why] += 1
         most = session.spec.plan
         if plan.gamma > most.gamma or plan.block > most.block:
             gamma, block = min(plan.gamma, most.gamma), min(plan.block, most.block)
@@ -96,7 +96,7 @@ class Planner:
         block may wait for a worker (None: for ever)."""
         costs = self._last.costs if self._last else {}
         return {
-            "rounds": dict(self._taken),
+            "rounds": {f"{kind}: {why}": count for (kind, why), count in self._taken.items()},
             "in_force": str(self._controller.plan.kind),
             "patience_s": self.patience_s if math.isfinite(self.patience_s) else None,
             "token_s": {str(kind): cost for kind, cost in costs.items()},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 
 from policies.evidence import Rate, Verdicts
 from policies.vocabulary import Counters, PlanKind, Tier
@@ -17,22 +17,14 @@ def together(one: Counters, other: Counters) -> Counters:
 
 def after_reply(done: Counters, reply: WorkReply) -> Counters:
     """With what a worker says that it did."""
-    # Written out: `replace` takes several times as long, and this is done for every reply.
-    return Counters(
-        rounds=done.rounds,
-        draft_tokens=done.draft_tokens + reply.draft_tokens,
-        draft_judged=done.draft_judged + reply.draft_judged,
-        slim_rows=done.slim_rows + reply.slim_rows,
-        slim_passes=done.slim_passes + reply.slim_passes,
-        full_rows=done.full_rows + reply.full_rows,
-        full_passes=done.full_passes + reply.full_passes,
-        from_draft=done.from_draft,
-        from_slim=done.from_slim,
-        from_full=done.from_full,
-        unseen=done.unseen,
-        lenient=done.lenient,
-        audit_rows=done.audit_rows,
-        audit_passes=done.audit_passes,
+    return _plus(
+        done,
+        draft_tokens=reply.draft_tokens,
+        draft_judged=reply.draft_judged,
+        slim_rows=reply.slim_rows,
+        slim_passes=reply.slim_passes,
+        full_rows=reply.full_rows,
+        full_passes=reply.full_passes,
     )
 
 
@@ -43,9 +35,7 @@ def after_verification(
     screened was counted as judged then."""
     judged = 0 if item.plan.kind is PlanKind.THREE_TIER else min(kept + 1, len(block))
     lenient = sum(a != b for a, b in zip(block[:kept], chosen, strict=False))
-    if not (judged or lenient):
-        return done
-    return replace(done, draft_judged=done.draft_judged + judged, lenient=done.lenient + lenient)
+    return _plus(done, draft_judged=judged, lenient=lenient)
 
 
 def after_rounds(done: Counters, item: WorkItem, rounds: Sequence[RoundCounts]) -> Counters:
@@ -53,32 +43,60 @@ def after_rounds(done: Counters, item: WorkItem, rounds: Sequence[RoundCounts]) 
     tier judged of the draft's."""
     screened = item.plan.kind is PlanKind.THREE_TIER
     judged = 0 if screened else sum(min(r.kept + 1, r.block) for r in rounds)
-    more = max(len(rounds) - 1, 0)
-    return replace(done, rounds=done.rounds + more, draft_judged=done.draft_judged + judged)
+    return _plus(done, rounds=max(len(rounds) - 1, 0), draft_judged=judged)
 
 
 def after_look(done: Counters, num_rows: int) -> Counters:
     """With one background look of the full tier."""
-    return replace(done, audit_rows=done.audit_rows + num_rows, audit_passes=done.audit_passes + 1)
+    return _plus(done, audit_rows=num_rows, audit_passes=1)
 
 
 def after_commit(done: Counters, tiers: Sequence[Tier], num_unseen: int) -> Counters:
     """With the tokens of one commit."""
+    return _plus(
+        done,
+        rounds=1,
+        from_draft=tiers.count(Tier.DRAFT),
+        from_slim=tiers.count(Tier.SLIM),
+        from_full=tiers.count(Tier.FULL),
+        unseen=num_unseen,
+    )
+
+
+def _plus(
+    done: Counters,
+    rounds: int = 0,
+    draft_tokens: int = 0,
+    draft_judged: int = 0,
+    slim_rows: int = 0,
+    slim_passes: int = 0,
+    full_rows: int = 0,
+    full_passes: int = 0,
+    from_draft: int = 0,
+    from_slim: int = 0,
+    from_full: int = 0,
+    unseen: int = 0,
+    lenient: int = 0,
+    audit_rows: int = 0,
+    audit_passes: int = 0,
+) -> Counters:
+    """Written out: `dataclasses.replace` takes several times as long, and every reply of every
+    session comes through here."""
     return Counters(
-        rounds=done.rounds + 1,
-        draft_tokens=done.draft_tokens,
-        draft_judged=done.draft_judged,
-        slim_rows=done.slim_rows,
-        slim_passes=done.slim_passes,
-        full_rows=done.full_rows,
-        full_passes=done.full_passes,
-        from_draft=done.from_draft + tiers.count(Tier.DRAFT),
-        from_slim=done.from_slim + tiers.count(Tier.SLIM),
-        from_full=done.from_full + tiers.count(Tier.FULL),
-        unseen=done.unseen + num_unseen,
-        lenient=done.lenient,
-        audit_rows=done.audit_rows,
-        audit_passes=done.audit_passes,
+        done.rounds + rounds,
+        done.draft_tokens + draft_tokens,
+        done.draft_judged + draft_judged,
+        done.slim_rows + slim_rows,
+        done.slim_passes + slim_passes,
+        done.full_rows + full_rows,
+        done.full_passes + full_passes,
+        done.from_draft + from_draft,
+        done.from_slim + from_slim,
+        done.from_full + from_full,
+        done.unseen + unseen,
+        done.lenient + lenient,
+        done.audit_rows + audit_rows,
+        done.audit_passes + audit_passes,
     )
 
 

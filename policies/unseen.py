@@ -72,5 +72,7 @@ class Unseen:
 
 def rows_of(tokens: Sequence[UnseenToken], audited: Sequence[Audited]) -> tuple[AuditRow, ...]:
     """The rows of the last tokens; there may be fewer looks than tokens."""
+    if not audited:
+        return ()
     looked = tokens[len(tokens) - len(audited) :]
     return tuple(token.row(seen) for token, seen in zip(looked, audited, strict=True))

@@ -38,13 +38,16 @@ class PlanKind(StrEnum):
     @property
     def tiers(self) -> frozenset[Tier]:
         """The tiers that propose under it."""
-        match self:
-            case PlanKind.OFF:
-                return frozenset()
-            case PlanKind.TWO_TIER | PlanKind.CASCADE:
-                return frozenset({Tier.DRAFT})
-            case PlanKind.THREE_TIER | PlanKind.VIA:
-                return frozenset({Tier.DRAFT, Tier.SLIM})
+        return _PROPOSING[self]
+
+
+_PROPOSING = {
+    PlanKind.OFF: frozenset[Tier](),
+    PlanKind.TWO_TIER: frozenset({Tier.DRAFT}),
+    PlanKind.THREE_TIER: frozenset({Tier.DRAFT, Tier.SLIM}),
+    PlanKind.CASCADE: frozenset({Tier.DRAFT}),
+    PlanKind.VIA: frozenset({Tier.DRAFT, Tier.SLIM}),
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,9 @@ def simulate(
     bench: Annotated[
         Path | None, typer.Option(help="What `bench` printed on the calibrated machine.")
     ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Fleets at a time; default: as many as cores.")
+    ] = None,
     plot: Annotated[Path | None, typer.Option(help="Write plots, a PNG, there.")] = None,
     json_only: Annotated[bool, typer.Option("--json", help="Only the JSON line.")] = False,
 ) -> None:
@@ -41,7 +44,7 @@ def simulate(
         raise ConfigError(f"--plot {plot}: no such folder")
     from cluster.advice.fleet import load_fleet
     from cluster.simulate.report import ROOFLINE, Report, cards, render
-    from cluster.simulate.run import simulate as play
+    from cluster.simulate.run import simulate_all
     from cluster.simulate.sources import of_fleet, plain, two_tier
 
     described = load_fleet(fleet)
@@ -52,7 +55,7 @@ def simulate(
         setup = replace(setup, seed=seed)
     source = described.source()
     setups = {"auto": setup, "off": plain(setup), "two_tier": two_tier(setup, source)}
-    outcomes = tuple(play(setups[name], name) for name in asked)
+    outcomes = simulate_all({name: setups[name] for name in asked}, jobs)
     report = Report(fleet.name, ROOFLINE, cards(setup), outcomes)
     print(report.to_json() if json_only else render(report))
     if plot is not None:
