@@ -40,7 +40,6 @@ class Asked:
     last_s: float = 0.0
     gaps_s: list[float] = field(default_factory=list)
 
-
     def heard(self, now: float) -> None:
         """A piece of the answer is there."""
         if self.first_s is None:

@@ -24,9 +24,7 @@ class Luck(Protocol):
         """Tokens that one call of the draft proposes, and how many of them take no forward."""
         ...
 
-    def kept(
-        self, rate: Rate, number: int, place: int, length: int, rng: random.Random
-    ) -> int:
+    def kept(self, rate: Rate, number: int, place: int, length: int, rng: random.Random) -> int:
         """Tokens of a block of `length` that the judge of `rate` agrees with."""
         ...
 
@@ -51,9 +49,7 @@ class Drawn:
         """See Luck."""
         return asked, 0
 
-    def kept(
-        self, rate: Rate, number: int, place: int, length: int, rng: random.Random
-    ) -> int:
+    def kept(self, rate: Rate, number: int, place: int, length: int, rng: random.Random) -> int:
         """See Luck."""
         return min(bisect_left(self._lost[rate], 1 - rng.random()), length)
 
@@ -75,9 +71,7 @@ class Replayed:
         proposed = min(answer.drafted.proposed[at], asked)
         return proposed, min(answer.found[at], proposed) if answer.found else 0
 
-    def kept(
-        self, rate: Rate, number: int, place: int, length: int, rng: random.Random
-    ) -> int:
+    def kept(self, rate: Rate, number: int, place: int, length: int, rng: random.Random) -> int:
         """See Luck."""
         answer = self._answers[number % len(self._answers)]
         seen = _seen(answer, rate)

@@ -37,7 +37,7 @@ def cards(setup: Setup) -> int:
     return sum(pool.workers * pool.cards for pool in pools)
 
 
-def render(report: Report, width: int = 132) -> str:
+def render(report: Report, width: int = 150) -> str:
     """A table for people."""
     table = Table(title=f"{report.source}: {report.cards} cards; {report.basis}", title_style="")
     for head in (
@@ -45,6 +45,7 @@ def render(report: Report, width: int = 132) -> str:
         "tokens/s",
         "TTFT p50 / p99, s",
         "token p50 / p99, ms",
+        "gap p50 / p99, ms",
         "busy large",
         "busy cheap",
         "workers",
@@ -69,6 +70,7 @@ def _row(found: Outcome) -> Sequence[str]:
         f"{found.tokens_per_s:,.0f}",
         _spread(found.ttft_s, 1.0),
         _spread(found.token_s, 1e3),
+        _spread(found.gap_s, 1e3),
         _percent(found.util_frac.get("large")),
         _percent(found.util_frac.get("cheap")),
         " + ".join(f"{count:.3g}" for count in found.workers.values()),

@@ -142,6 +142,7 @@ def test_a_draft_that_reads_full_is_asked_for_what_it_would_propose(tmp_path):
 def test_a_calibration_survives_its_file(found, tmp_path):
     write(found, tmp_path / "c.json")
     assert read(tmp_path / "c.json") == found
+    assert sum(each.length for each in found.answers) == found.agreement.places
     assert found.served.model in render(found)
 
 
@@ -170,6 +171,10 @@ def test_prompt_lookup_is_no_tier_to_time_but_a_call(config):
     assert found.lookup_s is not None
     draft = found.model_at(1).times[Tier.DRAFT]
     assert (draft.call_s, draft.hop_s, draft.forward_s(8)) == (found.lookup_s, 0.0, 0.0)
+    for each in found.answers:
+        # Nothing but lookup proposes.
+        assert each.drafted is not None
+        assert each.drafted.proposed == each.found
     assert found.agreement.slim_full == 1.0
 
 

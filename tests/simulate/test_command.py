@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import random
+from dataclasses import replace
 
 import pytest
 import yaml
 from typer.testing import CliRunner
 
 from cluster.__main__ import cli
-from cluster.advice.calibration import write
+from cluster.advice.calibration import Calibration, Places, write
 from cluster.advice.fleet import Fleet, load_fleet
 from cluster.config import ROOT, ConfigError
 from cluster.simulate.bench import meet
 from cluster.simulate.report import ROOFLINE
-from cluster.simulate.sources import of_fleet, two_tier
+from cluster.simulate.sources import of_calibration, of_fleet, two_tier
+from policies.rounds import Outlook, outlook
 from policies.vocabulary import PlanKind, Tier
 from tests.cluster.test_advise import bench, calibrated
 
@@ -67,7 +70,8 @@ def test_json_has_the_figures_in_units(small):
     assert outcome["shares"] == {"off": 1.0}
     assert outcome["workers"].keys() == {"large"}
     assert 0 < outcome["ttft_s"]["p50"] <= outcome["ttft_s"]["p99"]
-    assert 0 < outcome["token_s"]["p50"] <= outcome["token_s"]["p99"]
+    for name in ("token_s", "gap_s"):
+        assert 0 < outcome[name]["p50"] <= outcome[name]["p99"]
     assert 0 < outcome["util_frac"]["large"] <= 1.01
 
 
@@ -126,24 +130,80 @@ def test_the_two_tier_fleet_plays_the_length_that_the_cost_model_finds():
     assert costs[0] == min(costs)
 
 
+def answers(count=40, length=50) -> tuple[Places, ...]:
+    """As the toy calibration's rates say, place by place."""
+    rng = random.Random(0)
+
+    def seen(rate: float, longest: int) -> Outlook:
+        return outlook([rng.random() < rate for _ in range(length)], longest)
+
+    return tuple(
+        Places(100, length, seen(0.7, 8), seen(0.75, 8), seen(0.95, 16), None) for _ in range(count)
+    )
+
+
+def measured(**more) -> tuple[Calibration, dict]:
+    """A calibration and what a bench would print if its cost model were the truth."""
+    quick = dict.fromkeys(Tier, 1e-6)
+    found = calibrated(prefill_token_s=quick, answers=answers(), **more)
+    report = bench(found)
+    report["modes"] = [row | {"requests": 40, "tokens": 2000} for row in report["modes"]]
+    return found, report
+
+
 def test_a_bench_that_is_as_the_cost_model_says_is_met():
     """Sessions in lockstep against sessions that come and go: not the same, but near. (`auto`
     probes and changes plans: no cost model says what that costs.)"""
-    found = calibrated(prefill_token_s=dict.fromkeys(Tier, 1e-6))
-    report = bench(found)
-    report["modes"] = [row | {"requests": 40, "tokens": 2000} for row in report["modes"]]
-    met = meet(found, report)
+    met = meet(*measured())
     assert {each.mode for each in met} >= {"off", "two_tier", "three_tier"}
     for each in (each for each in met if each.mode != "auto"):
-        assert abs(each.error_frac) < 0.25, each
+        errors = each.errors()
+        assert errors["tokens_per_s"] is not None
+        assert errors["token_s"] is not None
+        assert abs(errors["tokens_per_s"]) < 0.25, each
+        assert abs(errors["token_s"]) < 0.25, each
+
+
+def test_one_worker_of_all_tiers_is_met_in_its_own_layout():
+    found, report = measured()
+    together = replace(found, served=replace(found.served, one_worker=True))
+    setup = of_calibration(together)
+    assert setup.cheap is None
+    assert set(setup.large.tiers) == set(Tier)
+    report = bench(together)
+    report["modes"] = [row | {"requests": 40, "tokens": 2000} for row in report["modes"]]
+    for each in meet(together, report):
+        assert each.concurrency > 1 or abs(each.errors()["tokens_per_s"] or 0.0) < 0.25, each
+
+
+def test_answers_are_as_long_as_measured_or_as_asked():
+    found, report = measured()
+    found = replace(found, settings=replace(found.settings, max_tokens=60))
+    report["options"]["max_tokens"] = 30
+    for each in meet(found, report):
+        # 30 tokens an answer: the first alone, then bursts or rounds.
+        assert each.simulated.ttft_s is not None
+        assert each.simulated.token_s is not None
+        answer_s = each.simulated.ttft_s.p50 + 29 * each.simulated.token_s.p50
+        tokens_per_s = each.concurrency * 30 / answer_s
+        assert each.simulated.tokens_per_s == pytest.approx(tokens_per_s, rel=0.25)
+
+
+def test_without_answers_there_is_nothing_to_play():
+    with pytest.raises(ConfigError, match="run `calibrate` again"):
+        of_calibration(calibrated())
 
 
 def test_the_command_meets_a_bench(tmp_path):
-    found = calibrated()
+    found, report = measured()
     calibration, printed = tmp_path / "calibration.json", tmp_path / "bench.txt"
     write(found, calibration)
-    printed.write_text("a table\n" + json.dumps(bench(found)) + "\n")
+    printed.write_text("a table\n" + json.dumps(report) + "\n")
     shown = run(calibration, "--bench", printed)
     assert shown.exit_code == 0, shown.output
     assert "measured" in shown.output
-    assert len(shown.output.strip().splitlines()) >= 5
+    assert len(shown.output.strip().splitlines()) == 2 + len(report["modes"])
+    [first, *_] = json.loads(run(calibration, "--bench", printed, "--json").output)
+    assert first["mode"] == "off"
+    assert abs(first["error_frac"]["tokens_per_s"]) < 0.25
+    assert first["simulated"]["ttft_s"]["p50"] > 0

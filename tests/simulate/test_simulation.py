@@ -19,7 +19,18 @@ from policies.costs import Rates, expected_tokens
 from policies.evidence import Rate
 from policies.rounds import Outlook
 from policies.vocabulary import PlanKind, Tier
-from tests.simulate.setups import HOP_S, OFF, SECONDS, THREE, TWO, alone, model, pool, setup, together
+from tests.simulate.setups import (
+    HOP_S,
+    OFF,
+    SECONDS,
+    THREE,
+    TWO,
+    alone,
+    model,
+    pool,
+    setup,
+    together,
+)
 
 CLOSED = Traffic(24, 1.0, 40, 60, closed=4)
 
