@@ -60,7 +60,8 @@ class Replayed:
     measured answer goes through, the place stands for any other."""
 
     def __init__(self, answers: Sequence[Places]) -> None:
-        assert answers and all(each.length for each in answers)
+        assert answers
+        assert all(each.length for each in answers)
         self._answers = answers
 
     def drafted(self, number: int, place: int, asked: int) -> tuple[int, int]:

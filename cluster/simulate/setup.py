@@ -75,9 +75,9 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """All of it. Without `cheap` sessions decode plainly, or in whole rounds where `large` hosts what
-    proposes. `plan`: what every session plays, None
-    leaves it to the controller; `max_gamma`, `max_block`, `decode_tokens` as the controller's.
+    """All of it. Without `cheap` sessions decode plainly, or in whole rounds where `large` hosts
+    what proposes. `plan`: what every session plays, None leaves it to the controller;
+    `max_gamma`, `max_block`, `decode_tokens` as the controller's.
     `hop_s`: of a call to a worker and back. `scaler`: None keeps the pools as they are;
     `start_s`: until a worker that was asked for is ready."""
 
