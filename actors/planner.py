@@ -84,6 +84,8 @@ class Planner:
         cold_rows = session.cold_rows(plan.kind.tiers & models)
         if not self._catch_up.allows(choice, cold_rows, session.remaining):
             plan, why = Plan(PlanKind.OFF), "catching up would cost more"
+            if choice.probe:
+                self._controller.refused(choice)
         self._taken[plan.kind, why] += 1
         most = session.spec.plan
         if plan.gamma > most.gamma or plan.block > most.block:

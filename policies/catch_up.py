@@ -26,6 +26,7 @@ class CatchUp:
     def __init__(self, budget: float) -> None:
         self._budget = budget
         self._row_s: dict[Tier, float] = {}
+        self._most_row_s: dict[Tier, float] = {}
         self._credit_s = 0.0
 
     def saw(self, timing: TierTiming) -> None:
@@ -33,8 +34,12 @@ class CatchUp:
         if timing.tier is Tier.FULL:
             credit_s = self._credit_s + self._budget * timing.seconds
             self._credit_s = min(credit_s, _MOST_CREDIT_S)
-        if timing.forwards and timing.rows >= _PREFILL_ROWS * timing.forwards:
-            row_s = timing.seconds / timing.rows
+        if not timing.rows:
+            return
+        row_s = timing.seconds / timing.rows
+        # No row of a prompt is dearer than one of a step that decodes.
+        self._most_row_s[timing.tier] = min(self._most_row_s.get(timing.tier, row_s), row_s)
+        if timing.rows >= _PREFILL_ROWS * timing.forwards:
             known = self._row_s.get(timing.tier, row_s)
             self._row_s[timing.tier] = known + _SMOOTHING * (row_s - known)
 
@@ -48,7 +53,9 @@ class CatchUp:
             return sum(cold_rows.values()) <= _PREFILL_ROWS
         stall_s = self.stall_s(cold_rows)
         if choice.probe:
-            if stall_s > self._credit_s:
+            unseen = any(rows and tier not in self._most_row_s for tier, rows in cold_rows.items())
+            # On credit: how long a new tier takes, only its first probe tells.
+            if stall_s > self._credit_s + (_MOST_CREDIT_S if unseen else 0.0):
                 return False
             self._credit_s -= stall_s
             return True
@@ -61,5 +68,7 @@ class CatchUp:
         return sum(rows * self._row_seconds(tier) for tier, rows in cold_rows.items())
 
     def _row_seconds(self, tier: Tier) -> float:
-        """A tier that has not been seen at it may be as slow as the slowest that has."""
-        return self._row_s.get(tier, max(self._row_s.values(), default=0.0))
+        """A tier that has not been seen at it may be as slow as the slowest that has, but no
+        slower than it decodes."""
+        slowest = max(self._row_s.values(), default=0.0)
+        return self._row_s.get(tier, min(slowest, self._most_row_s.get(tier, slowest)))

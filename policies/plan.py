@@ -138,6 +138,12 @@ class Controller:
             draw -= probe.probability
         return Choice(self._plan, self._reason, False, self._costs, self._patience_s)
 
+    def refused(self, choice: Choice) -> None:
+        """The probe chosen last is not played; it was no try."""
+        kind = choice.plan.kind
+        self._tries[kind] = max(self._tries[kind] - 1, 0)
+        self._stint = (choice.plan, 0)
+
     def _refresh(self) -> bool:
         """Take a new model once enough was seen; whether that was so."""
         seen = self._evidence.count - self._searched_at

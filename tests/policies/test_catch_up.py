@@ -57,3 +57,22 @@ def test_each_tier_has_its_own_time_a_row():
     catch_up.saw(TierTiming(Tier.DRAFT, 0.1, 1, 100))
     assert catch_up.allows(choice(probe=False), {Tier.DRAFT: 1000}, 50)
     assert not catch_up.allows(choice(probe=False), {Tier.DRAFT: 1000, Tier.SLIM: 1}, 50)
+
+
+def test_a_new_tier_is_let_in_on_credit_once():
+    catch_up = CatchUp(0.02)
+    catch_up.saw(TierTiming(Tier.FULL, 1.0, 1, 100))
+    probe = choice(probe=True)
+    assert not catch_up.allows(probe, {Tier.SLIM: 300}, 10), "3 s are more than the most"
+    assert catch_up.allows(probe, {Tier.SLIM: 150}, 10)
+    assert not catch_up.allows(probe, {Tier.SLIM: 150}, 10), "it owes for the one before"
+    catch_up.saw(TierTiming(Tier.SLIM, 0.5, 5, 150))
+    catch_up.saw(TierTiming(Tier.FULL, 76.0, 76, 76))
+    assert not catch_up.allows(probe, {Tier.SLIM: 150}, 10), "it is new no more"
+
+
+def test_a_row_of_a_prompt_is_no_dearer_than_one_of_decoding():
+    catch_up = seen(full_s=100.0)
+    catch_up.saw(TierTiming(Tier.DRAFT, 0.1, 5, 50))
+    # 1,000 rows would be 10 s at slim's time a row; 2 s at the draft's own.
+    assert catch_up.allows(choice(probe=True), {Tier.DRAFT: 1000}, 10)

@@ -177,6 +177,24 @@ def test_probes_are_rare_where_they_are_dear_and_never_end():
     assert cost(rounds[1_000:]) < 1.02 * plain(truth)
 
 
+def test_a_probe_that_is_not_played_makes_the_next_no_rarer():
+    """Else a server whose first requests are short takes the longer to know its draft."""
+
+    def chosen(*, refuse: bool) -> int:
+        controller, rng = Controller(), np.random.default_rng(3)
+        count = 0
+        for _ in range(4_000):
+            for _ in range(2):
+                controller.saw_step(TierTiming(Tier.FULL, 0.5, 1, 1))
+            choice = controller.choose(LOAD, ALL, float(rng.random()))
+            count += choice.probe
+            if choice.probe and refuse:
+                controller.refused(choice)
+        return count
+
+    assert chosen(refuse=True) > 4 * chosen(refuse=False)
+
+
 def test_the_same_past_and_draws_give_the_same_choices():
     def played():
         rounds = controlled(Truth(), 7).run(150, LOAD)
