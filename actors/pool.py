@@ -9,9 +9,10 @@ import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from actors.liveness import Liveness
 from actors.messages import Waiting, WorkerEntry, WorkerReport
 from actors.usage import WorkerUsage, usage
 from actors.worker import WorkerSpec
@@ -70,16 +71,6 @@ class RegistryPort(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Liveness:
-    """How often a worker is asked and announced, how long it is listed without a new
-    announcement, and for how long it may not answer before another one takes its place."""
-
-    heartbeat_s: float = 2.0
-    silence_s: float = 10.0
-    dead_s: float = 60.0
-
-
 @dataclass(slots=True)
 class Pool:
     """Keeps one worker alive. `make_spec` gives each new worker its own name.
@@ -90,7 +81,7 @@ class Pool:
     make_spec: Callable[[], WorkerSpec]
     workers: WorkerPort
     registry: RegistryPort
-    liveness: Liveness = Liveness()
+    liveness: Liveness = field(default_factory=Liveness)
     starts: int = 0
     failures: int = 0
     last_error: str = ""

@@ -1,34 +1,40 @@
-"""The command line: `python -m cluster …`."""
+"""The command line: `python -m cluster …`. Slow imports come when a command runs."""
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
-from typing import Annotated
+import sys
+from typing import Annotated, Any
 
 import typer
 
 from cluster import __version__
 from cluster.advice.advise_command import advise
 from cluster.advice.calibrate_command import calibrate
-from cluster.config import DEFAULT_CONFIG, ConfigError, load
+from cluster.bench_command import bench
+from cluster.console.options import (
+    CONFIG,
+    AddressOption,
+    ConfigOption,
+    JsonOption,
+    OutOption,
+    SetOption,
+    check_folder,
+    give,
+)
+from cluster.console.top_command import top
+from cluster.doctor.command import doctor
 from cluster.quality.command import quality
 from cluster.simulate.command import simulate
 from cluster.trio.commands import corpus, distill, heal
 from cluster.trio.routes.command import route
 
-cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-cli.command()(quality)
-cli.command()(corpus)
-cli.command()(distill)
-cli.command()(heal)
-cli.command()(route)
-cli.command()(calibrate)
-cli.command()(advise)
-cli.command()(simulate)
+FAULT = 2
+"""The exit code of a user's own fault, told in one line."""
+
+_UsageError: Any = typer.BadParameter.__base__  # typer names only this one of them
 
 
-@cli.command()
 def fetch() -> None:
     """Make the embedded default model in the cache folder, once; print where it is."""
     from cluster.fetch import fetch_default
@@ -36,123 +42,81 @@ def fetch() -> None:
     print(fetch_default(progress=lambda line: typer.echo(line, err=True)))
 
 
-@cli.command()
 def serve(
-    config: Annotated[Path, typer.Option(help="The YAML config.")] = DEFAULT_CONFIG,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="key.path=value, over the file; repeatable.")
-    ] = None,
-    address: Annotated[
-        str | None, typer.Option(help="A running Ray cluster; default: an own one here.")
-    ] = None,
+    config: ConfigOption = CONFIG, set_: SetOption = None, address: AddressOption = None
 ) -> None:
     """Serve in the foreground until Ctrl-C or SIGTERM."""
+    from cluster.config import load
+
     parsed, http = load(config, set_ or [])  # before the slow imports: a fault is told at once
     from cluster.serving import run
 
     run(parsed, http, address)
 
 
-@cli.command()
-def bench(
-    prompts: Annotated[Path, typer.Option(help="JSON lines with `turns`; the first is sent.")],
-    url: Annotated[str, typer.Option(help="The endpoint.")] = "http://127.0.0.1:8000",
-    model: Annotated[str, typer.Option(help="Default: the first that the server has.")] = "",
-    modes: Annotated[str, typer.Option(help="Comma-separated; the first is compared with.")] = (
-        "off,two_tier,three_tier"
-    ),
-    concurrency: Annotated[str, typer.Option(help="Comma-separated.")] = "1",
-    max_tokens: Annotated[int, typer.Option(help="Of each answer.")] = 128,
-    temperature: Annotated[float, typer.Option()] = 0.0,
-    seed: Annotated[int, typer.Option()] = 0,
-    gamma: Annotated[int | None, typer.Option(help="Draft length.")] = None,
-    block: Annotated[int | None, typer.Option(help="Block length.")] = None,
-    random_plan: Annotated[bool, typer.Option(help="Draw gamma and block a request.")] = False,
-    limit: Annotated[int | None, typer.Option(help="So many of the prompts.")] = None,
-    rounds: Annotated[int, typer.Option(help="Times through the prompts.")] = 1,
-    waves: Annotated[int, typer.Option(help="Prompts of a mode's turn, over concurrency.")] = 1,
-    warmup: Annotated[int, typer.Option(help="Uncounted requests of each mode.")] = 1,
-    timeout_s: Annotated[float, typer.Option(help="Of one request.")] = 600.0,
-    api_key: Annotated[str, typer.Option(envvar="VIASERVE_API_KEY")] = "",
-    ignore_eos: Annotated[bool, typer.Option(help="Always max-tokens long.")] = False,
-    require_identical: Annotated[bool, typer.Option(help="Modes that differ are a failure.")] = (
-        False
-    ),
-    baseline_generate: Annotated[
-        Path | None, typer.Option(help="A model folder: transformers.generate in turn.")
-    ] = None,
-    baseline_dtype: Annotated[str, typer.Option()] = "bfloat16",
-    threads: Annotated[int | None, typer.Option(help="Of the baseline.")] = None,
+def hop(
+    count: Annotated[int, typer.Option(min=10, help="Calls to time.")] = 2000,
+    out: OutOption = None,
+    json_only: JsonOption = False,
 ) -> None:
-    """Measure a running endpoint: modes interleaved in one run; a table, then one JSON line."""
-    import asyncio
-
-    from infra.bench import BenchOptions, render, run_bench
-
-    options = BenchOptions(
-        prompts=prompts,
-        url=url,
-        model=model,
-        modes=tuple(modes.split(",")),
-        concurrency=_numbers(concurrency),
-        max_tokens=max_tokens,
-        temperature=temperature,
-        seed=seed,
-        gamma=gamma,
-        block=block,
-        random_plan=random_plan,
-        limit=limit,
-        rounds=rounds,
-        waves=waves,
-        warmup=warmup,
-        timeout_s=timeout_s,
-        api_key=api_key,
-        ignore_eos=ignore_eos,
-        require_identical=require_identical,
-        baseline_generate=baseline_generate,
-        baseline_dtype=baseline_dtype,
-        threads=threads,
-    )
-    report = asyncio.run(run_bench(options))
-    print(render(report))
-    print(report.to_json())
-    raise SystemExit(report.failed)
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise ConfigError(f"--concurrency {text}: give numbers like 1,8") from None
-
-
-@cli.command()
-def hop(count: Annotated[int, typer.Option(min=10, help="Calls to time.")] = 2000) -> None:
     """Time an empty step from a router to a worker and back, on a Ray of its own."""
-    from cluster.hop import measure, render
+    check_folder("--out", out)
+    from cluster.hop import measure, render, to_json
 
-    print(render(measure(count)))
+    taken = measure(count)
+    give(render(taken), to_json(taken), json_only=json_only, out=out)
 
 
-@cli.command()
+def config_reference() -> None:
+    """Print every key of the config with type, default and meaning, as Markdown."""
+    from cluster.reference import reference
+
+    print(reference(), end="")
+
+
 def version() -> None:
     """Print the version."""
     print(__version__)
+
+
+COMMANDS = {
+    "Serve and watch": (serve, top, doctor),
+    "Measure": (bench, quality, hop),
+    "Plan a fleet": (calibrate, advise, simulate),
+    "Make a trio": (corpus, route, heal, distill),
+    "This installation": (fetch, config_reference, version),
+}
+"""By the heading that the help shows them under."""
+
+cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+for heading, commands in COMMANDS.items():
+    for command in commands:
+        cli.command(rich_help_panel=heading)(command)
 
 
 def main() -> None:
     """Run the command line; the user's and the files' faults are one line, not a trace."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     try:
-        cli()
+        raise SystemExit(cli(standalone_mode=False))
+    except _UsageError as error:
+        if len(sys.argv) == 1:  # the help is the error's text
+            error.show()
+            raise SystemExit(FAULT) from None
+        raise _told(f"{error.format_message()} (see --help)") from None
     except _user_errors() as error:
-        typer.echo(f"viaserve: {error}", err=True)
-        raise SystemExit(2) from None
+        raise _told(str(error)) from None
+
+
+def _told(line: str) -> SystemExit:
+    typer.echo(f"viaserve: {line}", err=True)
+    return SystemExit(FAULT)
 
 
 def _user_errors() -> tuple[type[Exception], ...]:
     """What is the user's or the files' fault; imported only once something failed."""
     from actors.engine.route import ModelError
+    from cluster.errors import ConfigError
     from cluster.fetch import FetchError
     from infra.bench import BenchError
 

@@ -24,12 +24,13 @@ from ray.serve.handle import DeploymentHandle
 
 from actors.auditor import Auditor
 from actors.ingress.app import create_app
-from actors.ingress.failover import Failover, FailoverSettings, RouterLost
+from actors.ingress.failover import Failover, RouterLost
 from actors.ingress.settings import IngressSettings
 from actors.ingress.text import TextCodec
+from actors.liveness import FailoverSettings, Liveness
 from actors.messages import GenerateRequest, Output, Waiting
 from actors.planner import Planner
-from actors.pool import Liveness, Pool
+from actors.pool import Pool
 from actors.pulse import pulsed
 from actors.router import Router, RouterSettings
 from cluster import __version__

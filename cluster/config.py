@@ -18,18 +18,15 @@ from cluster.config_liveness import LivenessConfig
 from cluster.config_lossy import LiveConfig, LossyConfig, Section
 from cluster.config_pools import HardwareConfig, PoolConfig, Positive
 from cluster.config_scale import CouplingConfig
+from cluster.errors import ConfigError
+from cluster.files import DEFAULT_CONFIG as DEFAULT_CONFIG
+from cluster.files import ROOT as ROOT
 from policies.vocabulary import Plan, PlanKind, Tier
 
-ROOT = Path(__file__).resolve().parent.parent
-DEFAULT_CONFIG = ROOT / "config" / "default.yaml"
 IMPORT_PATH = "cluster.app:build"
 POLICY_PATH = "cluster.scaling:decide"
 
 Seconds = Annotated[float, Field(gt=0)]
-
-
-class ConfigError(Exception):
-    """A config that cannot be served; one line for the user."""
 
 
 class ModelConfig(Section):

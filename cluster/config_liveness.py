@@ -6,8 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from actors.ingress.failover import FailoverSettings
-from actors.pool import Liveness
+from actors.liveness import FailoverSettings, Liveness
 from cluster.config_lossy import Section
 
 Seconds = Annotated[float, Field(gt=0)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import statistics
 import time
@@ -48,5 +49,17 @@ async def _calls(workers: RayWorkers, handle: object, count: int) -> list[float]
 
 def render(taken: list[float]) -> str:
     """One line: percentiles in milliseconds."""
-    cuts = statistics.quantiles((1000 * t for t in taken), n=100)
-    return f"empty step, {len(taken)} calls: p50 {cuts[49]:.2f} ms, p90 {cuts[89]:.2f} ms"
+    p50_s, p90_s = _percentiles(taken)
+    told = f"p50 {1000 * p50_s:.2f} ms, p90 {1000 * p90_s:.2f} ms"
+    return f"empty step, {len(taken)} calls: {told}"
+
+
+def to_json(taken: list[float]) -> str:
+    """The same as one JSON line, in seconds."""
+    p50_s, p90_s = _percentiles(taken)
+    return json.dumps({"calls": len(taken), "p50_s": p50_s, "p90_s": p90_s})
+
+
+def _percentiles(taken: list[float]) -> tuple[float, float]:
+    cuts = statistics.quantiles(taken, n=100)
+    return cuts[49], cuts[89]

@@ -15,6 +15,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
 from actors.ingress.errors import Overloaded, Unavailable
+from actors.liveness import FailoverSettings
 from actors.messages import GenerateRequest, Output, Refusal
 from actors.pulse import heard
 from policies.counting import together
@@ -28,18 +29,6 @@ Ask = Callable[[GenerateRequest], AsyncGenerator[list[Output], None]]
 
 class RouterLost(Exception):  # noqa: N818 - names what happened to the router
     """The router's process is dead or out of reach."""
-
-
-@dataclass(frozen=True, slots=True)
-class FailoverSettings:
-    """A router that says nothing for `silence_s` is taken for lost. A request ends when none has
-    said anything for `wait_s`, or when it has seen `max_lost` of them die: it may be the cause.
-    Tries are `first_backoff_s` apart, then each time twice as long, up to `silence_s`."""
-
-    silence_s: float = 10.0
-    wait_s: float = 60.0
-    max_lost: int = 3
-    first_backoff_s: float = 0.2
 
 
 @dataclass(slots=True)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cluster.advice.options import numbers
-from cluster.config import ConfigError
+from cluster.console.options import JsonOption, OutOption, PlotOption, check_folder, give, numbers
+from cluster.errors import ConfigError
 
 if TYPE_CHECKING:
     from cluster.advice.calibration import Calibration
@@ -38,17 +38,18 @@ def advise(
     bench: Annotated[
         Path | None, typer.Option(help="What `bench` printed: predictions are held to it.")
     ] = None,
-    plot: Annotated[Path | None, typer.Option(help="Write plots, a PNG, there.")] = None,
-    json_only: Annotated[bool, typer.Option("--json", help="Only the JSON line.")] = False,
+    plot: PlotOption = None,
+    out: OutOption = None,
+    json_only: JsonOption = False,
 ) -> None:
     """Which plan wins at which load, what slim must be like to pay, and what tokens cost."""
     if (calibration is None) == (fleet is None):
         raise ConfigError("advise: give either a calibration or --fleet")
     if bench is not None and calibration is None:
         raise ConfigError("--bench: needs a calibration; a fleet's times are not measured")
-    if plot is not None and not plot.absolute().parent.is_dir():
-        raise ConfigError(f"--plot {plot}: no such folder")
-    asked = numbers("--loads", loads)
+    check_folder("--plot", plot)
+    check_folder("--out", out)
+    asked = tuple(sorted(numbers("--loads", loads)))
     from cluster.advice.advise_report import MEASURED, ROOFLINE, Report, render
     from policies.advice import advise as decide
 
@@ -64,10 +65,7 @@ def advise(
 
         checks = check(found, read_bench(bench))
     report = Report((calibration or fleet or Path()).name, basis, advice, checks)
-    if not json_only:
-        print(render(report))
-    else:
-        print(report.to_json())
+    give(render(report), report.to_json(), json_only=json_only, out=out)
     if plot is not None:
         from cluster.advice.advise_plot import draw
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.advice.calibration import Calibration
-from cluster.config import ConfigError
+from cluster.errors import ConfigError
 from policies.advice import KINDS
 from policies.costs import cheapest
 from policies.vocabulary import Plan, PlanKind, Tier

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from rich.progress import Progress
 from transformers.utils.logging import disable_progress_bar
 
 from actors.engine.build import build_engines
@@ -33,6 +31,7 @@ from cluster.advice.answers import (
 from cluster.advice.calibration import Agreement, Calibration, Hop, Places, Served, Settings
 from cluster.advice.overhead import router_call_s
 from cluster.advice.steps import Grid, time_steps
+from cluster.console.progress import Bars
 from cluster.preflight import Facts
 from cluster.sizes import threads_of
 from infra.bench import BenchError
@@ -65,7 +64,7 @@ class CalibrateJob:
         return Reach(plan.max_gamma, plan.max_block, plan.gamma)
 
 
-def calibrate(job: CalibrateJob, *, quiet: bool = False) -> Calibration:
+def calibrate(job: CalibrateJob) -> Calibration:
     """Measure all of it. Raises BenchError for prompts that do not fit, ModelError."""
     disable_progress_bar()
     asked = _asked(job)
@@ -82,14 +81,14 @@ def calibrate(job: CalibrateJob, *, quiet: bool = False) -> Calibration:
     examiner = Examiner(engines, lookup, params, job.seed, job.facts.eos_ids, use)
     # The hop first: Ray's processes are gone before anything else is timed.
     hop_found = _hop(job)
-    with nullcontext() if quiet else Progress() as bar:
-        step = _stepper(bar, "answers", len(asked))
-        answers = _examined(job, examiner, asked, step)
+    with Bars() as bars:
+        answered = bars.bar("answers", len(asked))
+        answers = _examined(job, examiner, asked, answered.on)
         text = [token for each in answers for token in (*each.asked.ids, *each.ids)]
         grid = Grid(job.sessions, job.context_tokens, job.repeats, text, params)
         models = {tier: engines[tier] for tier in threads if tier in engines}
-        step = _stepper(bar, "steps", job.repeats)
-        steps = time_steps(models, grid, budgets, use, lambda: step(1))
+        timed = bars.bar("looks at each step", job.repeats)
+        steps = time_steps(models, grid, budgets, use, timed.on)
     reach = job.reach()
     hit_frac, length_frac = drafted_share(answers, reach)
     prefilled = examiner.prefilled
@@ -220,10 +219,3 @@ def _served(job: CalibrateJob) -> Served:
         slots=full.slots,
         token_budget=full.token_budget,
     )
-
-
-def _stepper(bar: Progress | None, name: str, total: int) -> Callable[[int], None]:
-    if bar is None:
-        return lambda count: None
-    task = bar.add_task(name, total=total)
-    return lambda count: bar.advance(task, count)

@@ -7,36 +7,46 @@ from typing import Annotated
 
 import typer
 
-from cluster.advice.options import numbers
-from cluster.config import DEFAULT_CONFIG, ConfigError, load
+from cluster.console.options import (
+    CONFIG,
+    ConfigOption,
+    JsonOption,
+    LimitOption,
+    PromptsOption,
+    SeedOption,
+    SetOption,
+    check_folder,
+    give,
+    numbers,
+)
+from cluster.errors import ConfigError
 
 
 def calibrate(
-    prompts: Annotated[Path, typer.Option(help="JSON lines with `turns`; the first is asked.")],
-    config: Annotated[Path, typer.Option(help="The YAML config.")] = DEFAULT_CONFIG,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="key.path=value, over the file; repeatable.")
-    ] = None,
+    prompts: PromptsOption,
+    config: ConfigOption = CONFIG,
+    set_: SetOption = None,
     out: Annotated[Path, typer.Option(help="Write the calibration there.")] = Path(
         "calibration.json"
     ),
-    limit: Annotated[int | None, typer.Option(min=1, help="So many of the prompts.")] = None,
+    limit: LimitOption = None,
     max_tokens: Annotated[int, typer.Option(min=2, help="Of each answer.")] = 64,
-    temperature: Annotated[float, typer.Option(min=0.0)] = 0.0,
-    seed: Annotated[int, typer.Option()] = 0,
+    temperature: Annotated[float, typer.Option(min=0.0, help="Of each answer; 0: greedy.")] = 0.0,
+    seed: SeedOption = 0,
     sessions: Annotated[str, typer.Option(help="That share a step, comma-separated.")] = "1,2,4,8",
     context_tokens: Annotated[int, typer.Option(min=32, help="Of each timed session.")] = 256,
     repeats: Annotated[int, typer.Option(min=1, help="Of each step, interleaved.")] = 7,
     hop_ms: Annotated[
         float | None, typer.Option(min=0.0, help="A call's way there and back; default: measured.")
     ] = None,
-    json_only: Annotated[bool, typer.Option("--json", help="Only the JSON line.")] = False,
+    json_only: JsonOption = False,
 ) -> None:
     """Measure a config's trio on this machine: agreement, step times, the hop."""
+    from cluster.config import load
+
     parsed, _ = load(config, set_ or [])
-    if not out.absolute().parent.is_dir():
-        raise ConfigError(f"--out {out}: no such folder")
-    shared = numbers("--sessions", sessions)
+    check_folder("--out", out)
+    shared = tuple(sorted(numbers("--sessions", sessions)))
     from cluster.advice.calibrate import CalibrateJob
     from cluster.advice.calibrate import calibrate as run
     from cluster.advice.calibration import to_json, write
@@ -56,12 +66,9 @@ def calibrate(
         repeats=repeats,
         hop_s=None if hop_ms is None else hop_ms / 1000,
     )
-    found = run(job, quiet=json_only)
+    found = run(job)
     try:
         write(found, out)
     except OSError as error:
         raise ConfigError(f"--out {out}: {error.strerror}") from error
-    if json_only:
-        print(to_json(found))
-    else:
-        print(render(found))
+    give(render(found), to_json(found), json_only=json_only)

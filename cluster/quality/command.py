@@ -8,15 +8,35 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cluster.config import ConfigError
+from cluster.console.options import (
+    DEFAULT_URL,
+    ApiKeyOption,
+    BlockOption,
+    DeviceOption,
+    GammaOption,
+    JsonOption,
+    LimitOption,
+    MaxTokensOption,
+    OutOption,
+    PlotOption,
+    PromptsOption,
+    SeedOption,
+    TemperatureOption,
+    TimeoutOption,
+    UrlOption,
+    WarmupOption,
+    check_folder,
+    fractions,
+    give,
+)
 
 if TYPE_CHECKING:
     from cluster.quality.report import QualityReport
 
 
 def quality(
-    prompts: Annotated[Path, typer.Option(help="JSON lines with `turns`; the first is sent.")],
-    url: Annotated[str, typer.Option(help="The endpoint.")] = "http://127.0.0.1:8000",
+    prompts: PromptsOption,
+    url: UrlOption = DEFAULT_URL,
     modes: Annotated[str, typer.Option(help="Comma-separated; the first is compared with.")] = (
         "off,two_tier,three_tier,cascade,via"
     ),
@@ -27,45 +47,47 @@ def quality(
     gate: Annotated[str, typer.Option(help="Of via: ratio or margin.")] = "",
     margin: Annotated[float | None, typer.Option(help="Of via's gate margin.")] = None,
     alphas: Annotated[str, typer.Option(help="Of cascade, comma-separated.")] = "",
-    limit: Annotated[int | None, typer.Option(help="So many of the prompts.")] = None,
-    max_tokens: Annotated[int, typer.Option(help="Of each answer.")] = 128,
-    temperature: Annotated[float, typer.Option()] = 0.0,
-    seed: Annotated[int, typer.Option()] = 0,
-    gamma: Annotated[int | None, typer.Option(help="Draft length.")] = None,
-    block: Annotated[int | None, typer.Option(help="Block length.")] = None,
+    limit: LimitOption = None,
+    max_tokens: MaxTokensOption = 128,
+    temperature: TemperatureOption = 0.0,
+    seed: SeedOption = 0,
+    gamma: GammaOption = None,
+    block: BlockOption = None,
     concurrency: Annotated[int, typer.Option(help="Requests at a time.")] = 1,
-    warmup: Annotated[int, typer.Option(help="Uncounted requests of each mode.")] = 1,
-    timeout_s: Annotated[float, typer.Option(help="Of one request.")] = 600.0,
-    api_key: Annotated[str, typer.Option(envvar="VIASERVE_API_KEY")] = "",
+    warmup: WarmupOption = 1,
+    timeout_s: TimeoutOption = 600.0,
+    api_key: ApiKeyOption = "",
     model: Annotated[
         Path | None, typer.Option(help="The full model's folder; default: the embedded model.")
     ] = None,
     dtype: Annotated[str, typer.Option(help="Of the scoring; default: the server's.")] = "",
-    device: Annotated[str, typer.Option(help="Of the scoring.")] = "cpu",
-    threads: Annotated[int, typer.Option(help="Of the scoring.")] = 1,
-    plot: Annotated[Path | None, typer.Option(help="Write a Pareto plot, a PNG, there.")] = None,
-    json_only: Annotated[bool, typer.Option("--json", help="Only the JSON line.")] = False,
+    device: DeviceOption = "cpu",
+    threads: Annotated[int, typer.Option(min=1, help="Of the scoring.")] = 1,
+    plot: PlotOption = None,
+    out: OutOption = None,
+    json_only: JsonOption = False,
 ) -> None:
     """Compare modes of a running endpoint by quality and cost; a table, then one JSON line."""
     import torch
 
     from actors.engine.loader import DTYPES
+    from cluster.console.progress import Bars
     from cluster.fetch import fetch_default
     from cluster.quality.arms import ArmOptions, arms
     from cluster.quality.report import render
     from cluster.quality.run import ScoringOptions, run_quality
     from infra.bench import BenchError, BenchOptions
 
-    if plot and not plot.absolute().parent.is_dir():
-        raise BenchError(f"--plot {plot}: no such folder")
+    check_folder("--plot", plot)
+    check_folder("--out", out)
     compared = arms(
         ArmOptions(
             modes=tuple(modes.split(",")),
-            sweep=_numbers("--sweep", sweep),
+            sweep=fractions("--sweep", sweep),
             escalate=escalate,
             gate=gate,
             margin=margin,
-            alphas=_numbers("--alphas", alphas),
+            alphas=fractions("--alphas", alphas),
         )
     )
     options = BenchOptions(
@@ -89,13 +111,14 @@ def quality(
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise BenchError(f"--device {device}: this machine has no CUDA device")
     scoring = ScoringOptions(model or fetch_default(), dtype, device, threads)
-    report = asyncio.run(run_quality(options, scoring))
-    if not json_only:
-        print(render(report))
-    print(report.to_json())
+    with Bars() as bars:
+        saw, scored = bars.counting("requests"), bars.counting("answers scored")
+        report = asyncio.run(run_quality(options, scoring, saw=saw, scored=scored))
+    line = report.to_json()
+    give(f"{render(report)}\n{line}", line, json_only=json_only, out=out)
     if plot:
         _draw(report, plot)
-    raise SystemExit(report.failed)
+    raise typer.Exit(report.failed)
 
 
 def _draw(report: QualityReport, plot: Path) -> None:
@@ -106,10 +129,3 @@ def _draw(report: QualityReport, plot: Path) -> None:
         draw(report.arms, plot)
     except OSError as error:
         raise BenchError(f"--plot {plot}: {error.strerror or error}") from error
-
-
-def _numbers(option: str, text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in text.split(",")) if text else ()
-    except ValueError:
-        raise ConfigError(f"{option} {text}: give numbers like 0.9,0.7") from None

@@ -19,7 +19,7 @@ from cluster.quality.scorer import FullModel, Score
 from infra.bench import BenchError, BenchOptions
 from infra.bench.endpoint import connect, describe
 from infra.bench.report import told_options
-from infra.bench.run import measure
+from infra.bench.run import Saw, measure
 from infra.bench.sample import Sample, TurnResult
 
 
@@ -55,13 +55,16 @@ async def run_quality(
     *,
     encode: Encode | None = None,
     make_judge: MakeJudge | None = None,
+    saw: Saw = lambda done, total, mode: None,
+    scored: Callable[[int, int], None] = lambda done, total: None,
 ) -> QualityReport:
-    """Measure and score. Raises BenchError or ModelError where it cannot."""
+    """Measure and score; `saw` and `scored` are told how far that is. Raises BenchError or
+    ModelError where it cannot."""
     scoring = await _checked(options, scoring, transport)
     encode = encode or _chat_encoder(scoring.model_dir)
-    model, results = await measure(options, transport)
+    model, results = await measure(options, transport, saw)
     samples = [sample for result in results for sample in result.samples]
-    scores = _score(options, scoring, samples, encode, make_judge or _full_model)
+    scores = _score(options, scoring, samples, encode, make_judge or _full_model, scored)
     groups: dict[str, list[TurnResult]] = {mode: [] for mode in options.modes}
     for result in results:
         groups[result.turn.mode].append(result)
@@ -83,6 +86,7 @@ def _score(
     samples: Sequence[Sample],
     encode: Encode,
     make_judge: MakeJudge,
+    scored: Callable[[int, int], None],
 ) -> dict[Key, Score]:
     """Each distinct answer once. Raises BenchError where an answer came without its ids."""
     good = [sample for sample in samples if sample.ok]
@@ -92,10 +96,11 @@ def _score(
     answers = dict.fromkeys(key_of(sample) for sample in good)
     longest = max((len(prompts[prompt]) + len(ids) for prompt, ids in answers), default=1)
     judge = make_judge(scoring, longest)
-    return {
-        (prompt, ids): judge.score(prompts[prompt], ids, options.temperature, options.seed)
-        for prompt, ids in answers
-    }
+    scores: dict[Key, Score] = {}
+    for prompt, ids in answers:
+        scores[prompt, ids] = judge.score(prompts[prompt], ids, options.temperature, options.seed)
+        scored(len(scores), len(answers))
+    return scores
 
 
 async def _checked(

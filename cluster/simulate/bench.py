@@ -16,7 +16,7 @@ from typing import Any
 
 from cluster.advice.bench_check import AUTO, plan_of
 from cluster.advice.calibration import Calibration
-from cluster.config import ConfigError
+from cluster.errors import ConfigError
 from cluster.simulate.desk import Asked
 from cluster.simulate.sources import OFF, of_calibration
 from cluster.simulate.stage import Stage

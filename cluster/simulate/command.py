@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from cluster.config import ConfigError
+from cluster.console.options import JsonOption, OutOption, PlotOption, check_folder, give
+from cluster.errors import ConfigError
 
 FLEETS = ("auto", "off", "two_tier")
 
@@ -31,18 +32,20 @@ def simulate(
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Fleets at a time; default: as many as cores.")
     ] = None,
-    plot: Annotated[Path | None, typer.Option(help="Write plots, a PNG, there.")] = None,
-    json_only: Annotated[bool, typer.Option("--json", help="Only the JSON line.")] = False,
+    plot: PlotOption = None,
+    out: OutOption = None,
+    json_only: JsonOption = False,
 ) -> None:
     """Play a fleet in virtual time with the real policies: speed, latency, use, price."""
+    check_folder("--plot", plot)
+    check_folder("--out", out)
     if bench is not None:
-        return _meet(fleet, bench, json_only)
+        return _meet(fleet, bench, json_only, out)
     asked = fleets.split(",")
     if unknown := [name for name in asked if name not in FLEETS]:
         raise ConfigError(f"--fleets {unknown[0]}: not one of {', '.join(FLEETS)}")
-    if plot is not None and not plot.absolute().parent.is_dir():
-        raise ConfigError(f"--plot {plot}: no such folder")
     from cluster.advice.fleet import load_fleet
+    from cluster.console.progress import Bars
     from cluster.simulate.report import ROOFLINE, Report, cards, render
     from cluster.simulate.run import simulate_all
     from cluster.simulate.sources import of_fleet, plain, two_tier
@@ -55,9 +58,11 @@ def simulate(
         setup = replace(setup, seed=seed)
     source = described.source()
     setups = {"auto": setup, "off": plain(setup), "two_tier": two_tier(setup, source)}
-    outcomes = simulate_all({name: setups[name] for name in asked}, jobs)
+    with Bars() as bars:
+        bar = bars.bar("fleets", len(asked))
+        outcomes = simulate_all({name: setups[name] for name in asked}, jobs, bar.on)
     report = Report(fleet.name, ROOFLINE, cards(setup), outcomes)
-    print(report.to_json() if json_only else render(report))
+    give(render(report), report.to_json(), json_only=json_only, out=out)
     if plot is not None:
         from cluster.simulate.plot import draw
 
@@ -67,7 +72,7 @@ def simulate(
             raise ConfigError(f"--plot {plot}: {error.strerror or error}") from error
 
 
-def _meet(calibration: Path, bench: Path, json_only: bool) -> None:
+def _meet(calibration: Path, bench: Path, json_only: bool, out: Path | None) -> None:
     """Hold simulations of a calibrated machine to what its bench measured."""
     import dataclasses
     import json
@@ -77,7 +82,5 @@ def _meet(calibration: Path, bench: Path, json_only: bool) -> None:
     from cluster.simulate.bench import meet, render
 
     met = meet(read(calibration), read_bench(bench))
-    if json_only:
-        print(json.dumps([dataclasses.asdict(e) | {"error_frac": e.errors()} for e in met]))
-    else:
-        print(render(met))
+    line = json.dumps([dataclasses.asdict(e) | {"error_frac": e.errors()} for e in met])
+    give(render(met), line, json_only=json_only, out=out)

@@ -8,7 +8,7 @@ import random
 import time
 from array import array
 from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
 
@@ -188,15 +188,28 @@ def simulate(setup: Setup, name: str, clock: Callable[[], float] = time.process_
     )
 
 
-def simulate_all(setups: Mapping[str, Setup], jobs: int | None = None) -> tuple[Outcome, ...]:
+def simulate_all(
+    setups: Mapping[str, Setup],
+    jobs: int | None = None,
+    saw: Callable[[], None] = lambda: None,
+) -> tuple[Outcome, ...]:
     """Each in a process of its own, `jobs` at a time (None: as many as there are cores); one
-    alone here. They share nothing, so the figures do not depend on it."""
+    alone here. They share nothing, so the figures do not depend on it. `saw` is called for each
+    that is done."""
     jobs = min(jobs or os.cpu_count() or 1, len(setups))
     if jobs == 1:
-        return tuple(simulate(setup, name) for name, setup in setups.items())
+        outcomes = []
+        for name, setup in setups.items():
+            outcomes.append(simulate(setup, name))
+            saw()
+        return tuple(outcomes)
     # Spawned: a fork would take whatever threads hold with it.
     with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
-        return tuple(pool.map(simulate, setups.values(), setups))
+        running = [pool.submit(simulate, setup, name) for name, setup in setups.items()]
+        for done in as_completed(running):
+            done.result()
+            saw()
+        return tuple(each.result() for each in running)
 
 
 def _shape(plan: Plan) -> str:

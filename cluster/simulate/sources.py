@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from cluster.advice.calibration import Calibration
 from cluster.advice.fleet import Fleet, FleetSource, PoolFigures
-from cluster.config import ConfigError
+from cluster.errors import ConfigError
 from cluster.simulate.figures import PoolSize, SimulateFigures
 from cluster.simulate.luck import Drawn, Replayed
 from cluster.simulate.setup import PoolSetup, Setup, Traffic

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
 from pathlib import Path
@@ -9,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cluster.config import ConfigError
+from cluster.console.options import (
+    DTYPE_HELP,
+    MODEL_HELP,
+    DeviceOption,
+    JsonOption,
+    SeedOption,
+    ThreadsOption,
+    give,
+)
+from cluster.errors import ConfigError
 
 if TYPE_CHECKING:
     from cluster.trio.learn.train import Schedule
@@ -17,9 +27,6 @@ if TYPE_CHECKING:
 OPENERS = Path(__file__).parent / "text" / "openers.txt"
 """Beginnings of questions of the kinds that Spec-Bench has: conversation, translation,
 summarisation, question answering, maths, text with passages."""
-
-DTYPE_HELP = "auto, float32, bfloat16 or float16; auto: bfloat16 where the processor has it."
-MODEL_HELP = "A model folder, a GGUF file, or `default`, the embedded model."
 
 TextOption = Annotated[Path, typer.Option("--corpus", help="What `corpus` wrote.")]
 TokensOption = Annotated[int, typer.Option(min=1, help="To read, several times over.")]
@@ -29,7 +36,6 @@ LossOption = Annotated[str, typer.Option(help="kl, tv or mixed.")]
 ShardsOption = Annotated[int | None, typer.Option(min=1, help="At most so many of the text.")]
 TemperatureOption = Annotated[float, typer.Option(help="Of the figures.")]
 CheckpointOption = Annotated[float, typer.Option(min=0, help="Seconds between checkpoints.")]
-ThreadsOption = Annotated[int, typer.Option(help="Compute threads; 0: all cores.")]
 
 
 def corpus(
@@ -39,10 +45,11 @@ def corpus(
     chats: Annotated[int, typer.Option(min=1, help="Chats of a shard, side by side.")] = 224,
     tokens: Annotated[int, typer.Option(min=64, help="Of each chat.")] = 384,
     openers: Annotated[Path, typer.Option(help="Beginnings of questions, one a line.")] = OPENERS,
-    seed: Annotated[int, typer.Option()] = 0,
+    seed: SeedOption = 0,
     dtype: Annotated[str, typer.Option(help=DTYPE_HELP)] = "auto",
-    device: Annotated[str, typer.Option()] = "cpu",
+    device: DeviceOption = "cpu",
     threads: ThreadsOption = 0,
+    json_only: JsonOption = False,
 ) -> None:
     """Let a model write chats with itself; go on where a run before was ended."""
     from cluster.preflight import model_dir_of
@@ -56,6 +63,9 @@ def corpus(
     write_corpus(
         CorpusJob(model_dir_of(model), out, lines, shards, chats, recipe, seed, dtype, device)
     )
+    wrote = {"corpus": str(out), "shards": shards, "chats": chats, "tokens": tokens}
+    text = f"{out}: {shards} shards of {chats} chats of {tokens} tokens"
+    give(text, json.dumps(wrote), json_only=json_only)
 
 
 def distill(
@@ -79,9 +89,10 @@ def distill(
     shards: ShardsOption = None,
     temperature: TemperatureOption = 0.8,
     checkpoint_s: CheckpointOption = 60.0,
-    seed: Annotated[int, typer.Option()] = 0,
-    device: Annotated[str, typer.Option()] = "cpu",
+    seed: SeedOption = 0,
+    device: DeviceOption = "cpu",
     threads: ThreadsOption = 0,
+    json_only: JsonOption = False,
 ) -> None:
     """Train a draft of a few of full's layers; go on where a run before was ended."""
     from actors.engine.loader import load_config
@@ -109,6 +120,7 @@ def distill(
     )
     with Watch(tokens) as watch:
         distil(DistilJob(course, chosen, start, reads, weights or None), watch)
+    _tell_route(out, json_only)
 
 
 def heal(
@@ -124,9 +136,10 @@ def heal(
     shards: ShardsOption = None,
     temperature: TemperatureOption = 0.8,
     checkpoint_s: CheckpointOption = 60.0,
-    seed: Annotated[int, typer.Option()] = 0,
-    device: Annotated[str, typer.Option()] = "cpu",
+    seed: SeedOption = 0,
+    device: DeviceOption = "cpu",
     threads: ThreadsOption = 0,
+    json_only: JsonOption = False,
 ) -> None:
     """Teach a route's slim to choose as full does; go on where a run before was ended."""
     from cluster.preflight import model_dir_of
@@ -148,6 +161,17 @@ def heal(
     )
     with Watch(tokens) as watch:
         run(HealJob(course, route, rank), watch)
+    _tell_route(out, json_only)
+
+
+def _tell_route(path: Path, json_only: bool) -> None:
+    """What was written, and how like full it is."""
+    from actors.engine.route import read_route
+
+    figures = read_route(path).figures
+    told = ", ".join(f"{name} {figures[name]:.3f}" for name in ("agreement", "coupling"))
+    line = json.dumps({"route": str(path), "figures": dict(figures)})
+    give(f"{path}: {told}", line, json_only=json_only)
 
 
 def dtype_for(asked: str, device: str) -> str:

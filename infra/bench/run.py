@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import httpx
@@ -16,27 +16,42 @@ from infra.bench.report import BenchReport, build
 from infra.bench.sample import Sample, Target, TurnResult
 from infra.bench.schedule import Question, Turn, question, turns
 
+Saw = Callable[[int, int, str], None]
+"""Is told how many requests are answered, of how many, and the mode of the last one."""
+
 
 async def run_bench(
-    options: BenchOptions, transport: httpx.AsyncBaseTransport | None = None
+    options: BenchOptions,
+    transport: httpx.AsyncBaseTransport | None = None,
+    saw: Saw = lambda done, total, mode: None,
 ) -> BenchReport:
     """Measure and report. Raises BenchError where it cannot start; failed requests are in the
     report."""
-    model, results = await measure(options, transport)
+    model, results = await measure(options, transport, saw)
     return build(options, model, results)
 
 
 async def measure(
-    options: BenchOptions, transport: httpx.AsyncBaseTransport | None = None
+    options: BenchOptions,
+    transport: httpx.AsyncBaseTransport | None = None,
+    saw: Saw = lambda done, total, mode: None,
 ) -> tuple[str, list[TurnResult]]:
     """The model's name and every turn's answers. Raises BenchError where it cannot start."""
     prompts = load_prompts(options.prompts, options.limit)
+    planned = [
+        turn
+        for level in options.concurrency
+        for turn in turns(options, prompts, _modes_at(options, level), level)
+    ]
+    total, done = sum(len(turn.questions) for turn in planned), 0
     async with _targets(options, transport) as (targets, model):
         await _warm_up(options, prompts, targets)
         results = []
-        for level in options.concurrency:
-            for turn in turns(options, prompts, _modes_at(options, level), level):
-                results.append(await take(turn, targets[turn.mode]))
+        for turn in planned:
+            results.append(await take(turn, targets[turn.mode]))
+            # Between turns, where no clock runs.
+            done += len(turn.questions)
+            saw(done, total, turn.mode)
     return model, results
 
 

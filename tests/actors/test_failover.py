@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from actors.ingress.errors import Overloaded, Unavailable
-from actors.ingress.failover import Failover, FailoverSettings, RouterLost
+from actors.ingress.failover import Failover, RouterLost
+from actors.liveness import FailoverSettings
 from actors.messages import GenerateRequest, Output, Refusal
 from actors.router import Router
 from policies.vocabulary import Commit, Counters, SessionSpec

@@ -11,8 +11,9 @@ import pytest
 
 from actors import pool as pool_module
 from actors.engine.build import EngineSpec, TierSource
+from actors.liveness import Liveness
 from actors.messages import Waiting, WorkerEntry, WorkerReport
-from actors.pool import Liveness, Pool, WorkerGone, WorkerUnreachable
+from actors.pool import Pool, WorkerGone, WorkerUnreachable
 from actors.usage import WorkerUsage
 from actors.worker import WorkerSpec
 from policies.vocabulary import Tier

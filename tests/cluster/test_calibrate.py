@@ -99,7 +99,7 @@ def job_of(config: dict[str, Any]) -> CalibrateJob:
 
 @pytest.fixture(scope="module")
 def found(config) -> Calibration:
-    return calibrate(job_of(config), quiet=True)
+    return calibrate(job_of(config))
 
 
 def test_tiers_of_the_same_model_always_agree(found):
@@ -132,7 +132,7 @@ def test_a_draft_that_reads_full_is_asked_for_what_it_would_propose(tmp_path):
     path.write_text(json.dumps(route | {"reads": "full", "reader": "reader.safetensors"}))
     config["draft"]["path"] = str(path)
     config["pools"] = {"all": {"tiers": ["draft", "slim", "full"], "num_cpus": 1}}
-    found = calibrate(job_of(config), quiet=True)
+    found = calibrate(job_of(config))
     assert found.agreement.draft_full == 1.0
     assert found.agreement.round_tokens == tuple(range(2, len(found.agreement.round_tokens) + 2))
     assert found.served.one_worker
@@ -166,7 +166,7 @@ def test_a_file_that_is_no_calibration_is_one_readable_line(found, tmp_path, dam
 
 def test_prompt_lookup_is_no_tier_to_time_but_a_call(config):
     job = job_of(config | {"draft": {"kind": "ngram"}})
-    found = calibrate(job, quiet=True)
+    found = calibrate(job)
     assert {step.tier for step in found.steps} == {Tier.SLIM, Tier.FULL}
     assert found.lookup_s is not None
     draft = found.model_at(1).times[Tier.DRAFT]
@@ -303,4 +303,4 @@ def test_the_routers_own_part_of_a_call_is_measured_without_a_worker():
 def test_prompts_that_leave_no_room_are_told(config):
     job = replace(job_of(config), max_tokens=250)
     with pytest.raises(Exception, match="no prompt leaves 250 tokens"):
-        calibrate(job, quiet=True)
+        calibrate(job)

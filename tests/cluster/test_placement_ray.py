@@ -14,8 +14,9 @@ import ray
 from ray.cluster_utils import Cluster
 
 from actors.engine.build import EngineSpec, TierSource
+from actors.liveness import Liveness
 from actors.messages import Waiting, WorkerEntry
-from actors.pool import Liveness, Pool
+from actors.pool import Pool
 from cluster.config import ROOT
 from cluster.config_pools import PoolConfig
 from cluster.nodes import nodes_here

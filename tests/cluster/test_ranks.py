@@ -14,8 +14,9 @@ import pytest
 import ray
 from ray.util import placement_group_table
 
+from actors.liveness import Liveness
 from actors.messages import Waiting, WorkerEntry
-from actors.pool import Liveness, Pool, WorkerGone
+from actors.pool import Pool, WorkerGone
 from cluster.config import ROOT
 from cluster.config_pools import PoolConfig
 from cluster.placement import RayWorkers, SpecMaker

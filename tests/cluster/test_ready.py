@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from actors.ingress.failover import FailoverSettings
+from actors.liveness import FailoverSettings
 from cluster import serving
 from cluster.app import RouterBackend
 from cluster.config import ConfigError

@@ -4,57 +4,47 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from types import TracebackType
 
 from actors.engine.route import Route
+from cluster.console.progress import Bars
 from cluster.trio.learn.train import Schedule
 from cluster.trio.likeness import Likeness
-from cluster.trio.lines import Lines
 
 
 class Watch:
     """A progress bar of a training job, or lines where there is no terminal."""
 
     def __init__(self, total: int) -> None:
-        self._console = Console(stderr=True)
-        self._bar = Progress(
-            TextColumn("tokens"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]:.3f}"),
-            TimeRemainingColumn(),
-            console=self._console,
-        )
-        self._total = total
-        self._task = self._bar.add_task("", total=total, loss=float("nan"))
+        self._bars = Bars()
+        self._bar = self._bars.bar("tokens", total)
         self._loss = float("nan")
-        self._lines = Lines(self._console)
 
     def __enter__(self) -> Watch:
-        if self._console.is_terminal:
-            self._bar.start()
+        self._bars.__enter__()
         return self
 
-    def __exit__(self, *error: object) -> None:
-        if self._console.is_terminal:
-            self._bar.stop()
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bars.__exit__(kind, error, trace)
 
     def step(self, tokens: int, loss: float) -> None:
         """`tokens` read so far; the loss is shown smoothed."""
         first = self._loss != self._loss
         self._loss = loss if first else 0.95 * self._loss + 0.05 * loss
-        self._bar.update(self._task, completed=tokens, loss=self._loss)
-        self._lines.tell(f"{tokens:,} of {self._total:,} tokens, loss {self._loss:.3f}")
+        self._bar.to(tokens, f"loss {self._loss:.3f}")
 
     def before(self, found: Likeness) -> None:
         """On held-out text, untrained."""
-        self._console.print(f"before: {_said(found)}")
+        self._bars.say(f"before: {_said(found)}")
 
     def after(self, found: Likeness) -> None:
         """The same, trained."""
-        self._console.print(f"after:  {_said(found)}")
+        self._bars.say(f"after:  {_said(found)}")
 
 
 def _said(found: Likeness) -> str:

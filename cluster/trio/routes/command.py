@@ -8,8 +8,16 @@ from typing import Annotated
 
 import typer
 
-from cluster.config import ConfigError
-from cluster.trio.commands import DTYPE_HELP, MODEL_HELP, check_temperature, dtype_for, json_out
+from cluster.console.options import (
+    DTYPE_HELP,
+    MODEL_HELP,
+    DeviceOption,
+    JsonOption,
+    SeedOption,
+    give,
+)
+from cluster.errors import ConfigError
+from cluster.trio.commands import check_temperature, dtype_for, json_out
 
 
 def route(
@@ -63,10 +71,10 @@ def route(
     address: Annotated[str | None, typer.Option(help="A running Ray cluster.")] = None,
     gpus: Annotated[float, typer.Option(min=0, help="Of each worker.")] = 0.0,
     dtype: Annotated[str, typer.Option(help=DTYPE_HELP)] = "auto",
-    device: Annotated[str, typer.Option()] = "cpu",
-    seed: Annotated[int, typer.Option()] = 0,
+    device: DeviceOption = "cpu",
+    seed: SeedOption = 0,
     plot: Annotated[Path | None, typer.Option(help="A PNG; default: beside the route.")] = None,
-    json_only: Annotated[bool, typer.Option("--json", help="Only the JSON line.")] = False,
+    json_only: JsonOption = False,
 ) -> None:
     """Search which layers a slim verifier keeps; a table on held-out rows, then one JSON line."""
     if (corpus is None) == (prompts is None):
@@ -109,9 +117,8 @@ def route(
     best = route_of(found, seed)
     write(best, out)
     draw(found, plot or beside(out, ".png"))
-    if not json_only:
-        print(render(found))
-    print(to_json(found, best))
+    line = to_json(found, best)
+    give(f"{render(found)}\n{line}", line, json_only=json_only)
 
 
 def _sizes(num_layers: int, layers: int, least: int, most: int) -> range:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.progress import Progress, TextColumn
 
 from actors.engine.loader import load_config
 from actors.engine.route import fingerprint
+from cluster.console.progress import Bars
 from cluster.trio.routes.candidate import Candidate
 from cluster.trio.routes.candidates import Candidates, attention_share
 from cluster.trio.routes.journal import Entry, Journal
@@ -135,20 +135,18 @@ def _bar(job: RouteJob, scale: Scale) -> Iterator[Callable[[Entry], None]]:
     steps = settings.candidates + space.num_units + len(layers) + len(settings.layers)
     steps += settings.lookahead * (space.num_units - layers[0]) + job.references + 3
     steps += (len(layers) + 1) * settings.int8
-    columns = (*Progress.get_default_columns(), TextColumn("{task.fields[best]}"))
-    least = math.inf
-    with Progress(*columns) as progress:
-        task = progress.add_task("candidates", total=steps, best="")
+    least, best = math.inf, ""
+    with Bars() as bars:
+        bar = bars.bar("candidates", steps)
 
         def saw(entry: Entry) -> None:
-            nonlocal least
-            progress.advance(task)
-            if entry.held_out or entry.candidate.size not in layers:
-                return
-            if (now := scale.value(entry)) < least:
+            nonlocal least, best
+            inside = not entry.held_out and entry.candidate.size in layers
+            if inside and (now := scale.value(entry)) < least:
                 least = now
                 told = f"best {entry.kind}: agreement {entry.likeness.agreement:.3f}"
-                progress.update(task, best=f"{told}, {job.objective} {now:.4g}")
+                best = f"{told}, {job.objective} {now:.4g}"
+            bar.on(1, best)
 
         yield saw
-        progress.update(task, completed=steps)
+        bar.to(steps, best)

@@ -7,13 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import Progress
 from transformers import AutoTokenizer
 
 from actors.engine.loader import load_config, readable
 from actors.engine.route import fingerprint
-from cluster.trio.lines import Lines
+from cluster.console.progress import Bars
 from cluster.trio.stock import load_stock
 from cluster.trio.text.corpus import Corpus
 from cluster.trio.text.lockstep import ATTENTION_NAME, Recipe, write_chats
@@ -52,17 +50,9 @@ def write_corpus(job: CorpusJob) -> None:
     openers = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in job.openers]
     free: list[Sequence[int]] = [()] * round(len(openers) * FREE / (1 - FREE))
     per_step, per_shard = job.chats, job.chats * job.recipe.tokens
-    console = Console(stderr=True)
-    lines = Lines(console)
-    with Progress(console=console) as progress:
-        task = progress.add_task("tokens", total=job.shards * per_shard)
-
-        def wrote() -> None:
-            progress.advance(task, per_step)
-            done = round(progress.tasks[task].completed)
-            lines.tell(f"{done:,} of {job.shards * per_shard:,} tokens")
-
-        progress.update(task, completed=(job.shards - len(missing)) * per_shard)
+    with Bars() as bars:
+        begun = (job.shards - len(missing)) * per_shard
+        bar = bars.bar("tokens", job.shards * per_shard, begun)
         for index in missing:
             written = write_chats(
                 model,
@@ -71,7 +61,7 @@ def write_corpus(job: CorpusJob) -> None:
                 job.recipe,
                 job.chats,
                 job.seed + index,
-                wrote,
+                lambda: bar.on(per_step),
             )
             corpus.write(index, written)
 

@@ -1,0 +1,1 @@
+"""What a person at a terminal sees: shared options, progress, the start-up list, `top`."""
