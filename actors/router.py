@@ -14,7 +14,7 @@ import random
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -36,10 +36,11 @@ from actors.steps import Call, Steps
 from actors.usage import Demand, demand
 from actors.watch import PoolWatch
 from policies.balance import waits
+from policies.counting import together
 from policies.deadline import DeadlineSettings, backoff_s
 from policies.session import Session
 from policies.transitions import State
-from policies.vocabulary import PlanKind, Tier
+from policies.vocabulary import Counters, PlanKind, Tier
 from policies.work import WorkKind
 
 logger = logging.getLogger("ray.serve")
@@ -72,6 +73,7 @@ class Router:
         self._running: dict[str, Running] = {}
         self._homeless: set[Running] = set()
         self._kicked = False
+        self._spent = Counters()
         self._service_s = 1.0
         # Steps belong to no request: Ray cancels a cancelled task's calls with it, and knows
         # them by the context that they were made in.
@@ -134,6 +136,7 @@ class Router:
             self._queue.remove(running)
         if self._running.pop(session.session_id, None) is None:
             return
+        self._spent = together(self._spent, session.counters)
         self._service_s += 0.1 * (self._clock() - running.started_s - self._service_s)
         running.stop_timer()
         self._homeless.discard(running)
@@ -420,11 +423,16 @@ class Router:
         return not (self._running or self._queue or len(self._steps) or busy)
 
     def status(self) -> dict[str, Any]:
-        """A snapshot for health pages and tests; times in seconds."""
+        """A snapshot for health pages and tests; times in seconds. `costs`: what all sessions
+        have cost, those that are over included."""
+        costs = self._spent
+        for running in self._running.values():
+            costs = together(costs, running.session.counters)
         return {
             "running": len(self._running),
             "queued": len(self._queue),
             "steps_in_flight": len(self._steps),
+            "costs": asdict(costs),
             "workers": [lane.describe() for lane in self._homes.lanes.values()],
             "pools": self._watch.describe(self._homes.moved),
             "auto": self._planner.describe(),

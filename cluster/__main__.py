@@ -46,12 +46,16 @@ def serve(
     config: ConfigOption = CONFIG, set_: SetOption = None, address: AddressOption = None
 ) -> None:
     """Serve in the foreground until Ctrl-C or SIGTERM."""
-    from cluster.config import load
+    from cluster.console.start import Stage, teller_here
 
-    parsed, http = load(config, set_ or [])  # before the slow imports: a fault is told at once
-    from cluster.serving import run
+    with teller_here() as teller:
+        teller.begin(Stage.CONFIG, str(config))
+        from cluster.config import load
 
-    run(parsed, http, address)
+        parsed, http = load(config, set_ or [])  # before the slow imports: a fault is told at once
+        from cluster.serving import run
+
+        run(parsed, http, address, teller)
 
 
 def hop(

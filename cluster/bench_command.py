@@ -95,4 +95,4 @@ def bench(
         report = asyncio.run(run_bench(options, saw=bars.counting("requests")))
     line = report.to_json()
     give(f"{render(report)}\n{line}", line, json_only=json_only, out=out)
-    raise typer.Exit(report.failed)
+    raise typer.Exit(int(report.failed))

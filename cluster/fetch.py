@@ -107,6 +107,17 @@ def fetch_gguf(
     return _fetched(gguf, path.stem, cache_dir, progress, convert)
 
 
+def cached_default(cache_dir: Path | None = None) -> Path | None:
+    """The default model's directory if it is there; nothing is made. Raises FetchError."""
+    target = _target(find_gguf(), MODEL, cache_dir)
+    return target if is_whole(target) else None
+
+
+def _target(gguf: GgufFile, name: str, cache_dir: Path | None) -> Path:
+    key = hashlib.sha256(gguf.sha256 + RECIPE).hexdigest()[:HASH_CHARS]
+    return (cache_dir or default_cache_dir()).absolute() / f"{name}-{key}"
+
+
 def _fetched(
     gguf: GgufFile,
     name: str,
@@ -114,8 +125,7 @@ def _fetched(
     progress: Progress,
     convert: Converter | None,
 ) -> Path:
-    key = hashlib.sha256(gguf.sha256 + RECIPE).hexdigest()[:HASH_CHARS]
-    target = (cache_dir or default_cache_dir()).absolute() / f"{name}-{key}"
+    target = _target(gguf, name, cache_dir)
     if is_whole(target):
         return target
     try:

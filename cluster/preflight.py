@@ -189,7 +189,7 @@ def _devices(config: Config) -> set[str]:
     return {way.device for pool in config.pools.values() for way in pool.ways}
 
 
-def _resolve(path: str) -> Path:
+def resolved_path(path: str) -> Path:
     """A path of the config: absolute, or relative to the repository root."""
     return ROOT / Path(path).expanduser()
 
@@ -198,7 +198,7 @@ def model_dir_of(path: str) -> Path:
     """A model's folder; the embedded model and a GGUF file become one first."""
     if path == "default":
         return fetch_default()
-    resolved = _resolve(path)
+    resolved = resolved_path(path)
     return fetch_gguf(resolved) if resolved.suffix == ".gguf" else resolved
 
 
@@ -213,7 +213,7 @@ def resolved_dtype(dtype: str, devices: Iterable[str]) -> str:
 def _sources(config: Config, model_dir: Path) -> dict[Tier, TierSource]:
     sources = {Tier.FULL: TierSource(str(model_dir))}
     if config.slim is not None:
-        route = _resolve(config.slim.route)
+        route = resolved_path(config.slim.route)
         if checked_route(model_dir, route).route.reads is not None:
             raise ConfigError(f"slim.route: {config.slim.route} is a draft's: it reads full")
         sources[Tier.SLIM] = TierSource(str(model_dir), str(route))
@@ -247,7 +247,7 @@ def _draft_source(draft: DraftConfig, model_dir: Path) -> TierSource:
     if draft.path is None:
         return lookup
     if draft.kind == "route":
-        path = _resolve(draft.path)
+        path = resolved_path(draft.path)
         checked_route(model_dir, path)
         return replace(lookup, model_dir=str(model_dir), route=str(path))
     path = model_dir_of(draft.path)
@@ -295,7 +295,7 @@ def _api_keys(config: Config) -> tuple[str, ...]:
     keys = _stripped(os.environ.get("VIASERVE_API_KEYS", "").split(","))
     if (file := config.ingress.api_keys_file) is not None:
         try:
-            in_file = _stripped(_resolve(file).read_text().splitlines())
+            in_file = _stripped(resolved_path(file).read_text().splitlines())
         except OSError as error:
             raise ConfigError(f"ingress.api_keys_file: {file}: {error.strerror}") from error
         if not in_file:  # or a file emptied by mistake would open the endpoint

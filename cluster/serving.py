@@ -10,11 +10,9 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
-import httpx
 import psutil
 import ray
 import torch
@@ -22,20 +20,19 @@ from ray import serve
 from ray.serve.context import _get_global_client
 from ray.serve.schema import ApplicationStatus, ServeDeploySchema
 
-from actors.messages import WorkerReport
 from cluster.app import compose
 from cluster.config import IMPORT_PATH, POLICY_PATH, Config, ConfigError
 from cluster.config_pools import PoolConfig
+from cluster.console.loaded import loaded_lines
+from cluster.console.look import Away, Watcher
+from cluster.console.start import Stage, Teller
 from cluster.placement import RegistryClient, end_shared
-from cluster.pools_status import is_stuck, lines_of
 from cluster.preflight import Facts, check, check_machine
 from cluster.sizes import cpus_of
-from policies.vocabulary import Tier
+from cluster.waiting import wait_ready
 
-READY_TIMEOUT_S = 600.0
-STUCK_S = 10.0
-"""So long must the workers that are missing have had no place before we go on without them."""
 _POLL_S = 0.5
+_LOOK_S = 1.5
 _LINGER_S = 3.0
 _NAME = "viaserve"
 
@@ -44,39 +41,56 @@ class _Stop(BaseException):
     """SIGINT or SIGTERM came."""
 
 
-def run(config: Config, http: dict[str, Any], address: str | None) -> None:
+def run(config: Config, http: dict[str, Any], address: str | None, teller: Teller) -> None:
     """Serve until a signal. Errors of config and model are raised before Ray starts."""
     host, port = http.get("host", "127.0.0.1"), http.get("port", 8000)
     _check_port(host, port)
     if address is None:
         check_machine(config, os.cpu_count() or 1, torch.cuda.device_count())
+    teller.begin(Stage.MODEL, config.model.name)
     facts = check(config)
     _stop_on_signals()
     with contextlib.suppress(_Stop):
-        _serve(facts, {"host": host, "port": port, **http}, address)
+        _serve(facts, {"host": host, "port": port, **http}, address, teller)
 
 
-def _serve(facts: Facts, http: dict[str, Any], address: str | None) -> None:
+def _serve(facts: Facts, http: dict[str, Any], address: str | None, teller: Teller) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     begin = time.monotonic()
     # Serve's own "ready" comes before the workers are.
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    print("viaserve: starting", flush=True)
+    teller.begin(Stage.RAY, address or "of this machine's own")
     try:
         _start_ray(facts, address)
         _stop_on_signals()  # ray.init has put a handler of its own there
         serve.start(proxy_location="HeadOnly", http_options=http)
+        teller.begin(Stage.APPLICATION)
         _deploy(facts)
         base = f"http://{_url_host(http['host'])}:{http['port']}"
-        _wait_ready(base)
-        print(_report(facts), flush=True)
-        print(f"viaserve: ready at {base} after {time.monotonic() - begin:.0f} s", flush=True)
-        while True:
-            signal.pause()
+        teller.begin(Stage.WORKERS)
+        wait_ready(base, teller)
+        teller.begin(Stage.ENDPOINT)
+        members = asyncio.run(RegistryClient().watch(-1, 1.0))
+        loaded = loaded_lines(facts, [entry.report for entry in members.workers])
+        teller.ready(base, time.monotonic() - begin, loaded)
+        _watch(base, teller)
     finally:
         _ignore_signals()
-        print("viaserve: stopping", flush=True)
+        teller.stopping()
         _end(address)
+
+
+def _watch(base: str, teller: Teller) -> None:
+    """Until a signal comes."""
+    with contextlib.closing(Watcher(base)) as watcher:
+        while teller.watches:
+            try:
+                teller.looked(watcher.look())
+            except Away as away:
+                teller.looked(away)
+            time.sleep(_LOOK_S)
+    while True:
+        signal.pause()
 
 
 def _start_ray(facts: Facts, address: str | None) -> None:
@@ -136,77 +150,9 @@ def _end(address: str | None) -> None:
     psutil.wait_procs(left, timeout=_LINGER_S)
 
 
-def _wait_ready(base: str) -> None:
-    """Until every tier is there; or full is, and the others find no place or run out of time."""
-    deadline = time.monotonic() + READY_TIMEOUT_S
-    told: set[str] = set()
-    state = "loading"
-    stuck_since: float | None = None
-    while (now := time.monotonic()) < deadline:
-        # Before the application is there, Serve answers with a text of its own.
-        with contextlib.suppress(httpx.HTTPError, ValueError):
-            status = httpx.get(f"{base}/ready", timeout=10.0).json()
-            lines, state = lines_of(status["pools"]), status["status"]
-            if state == "loading" or not is_stuck(status["pools"]):
-                stuck_since = None
-            elif stuck_since is None:
-                stuck_since = now
-            settled = stuck_since is not None and now - stuck_since >= STUCK_S
-            if not settled and state != "ok":
-                missing = [tier for tier, is_here in status["tiers"].items() if not is_here]
-                lines.append(f"waiting for workers to load: {', '.join(missing)}")
-            for line in lines:
-                if line not in told:
-                    print(f"viaserve: {line}", flush=True)
-            told |= set(lines)
-            if state == "ok" or settled:
-                return
-        time.sleep(_POLL_S)
-    if state != "degraded":
-        raise ConfigError(f"not ready within {READY_TIMEOUT_S:.0f} s; Ray's logs say more")
-
-
-def _report(facts: Facts) -> str:
-    """What was loaded where, and what sessions cost: a line a tier."""
-    members = asyncio.run(RegistryClient().watch(-1, 1.0))
-    lines = [
-        f"viaserve: {facts.config.model.name} ({facts.fingerprint}), {facts.dtype},"
-        f" context {facts.config.model.context}"
-    ]
-    for entry in sorted(members.workers, key=lambda e: e.report.worker_id):
-        lines += _worker_lines(entry.report)
-    return "\n".join(lines)
-
-
-def _worker_lines(report: WorkerReport) -> Iterator[str]:
-    invariant = "row-invariant" if report.row_invariant else "NOT row-invariant: exact up to ties"
-    # Only full has to be: nobody asks it of a draft.
-    law = f", {invariant}" if Tier.FULL in report.tiers else ""
-    ranks = len(report.rank_pids)
-    whose = f"in rank 0 of {ranks}" if ranks else "in all"
-    yield (
-        f"  {report.worker_id}: {report.device}, {report.threads} threads, weights"
-        f" {_mb(report.weight_bytes)} {whose}{law}"
-    )
-    for tier, stats in report.engines.items():
-        if not stats.slots:
-            yield f"    {tier}: prompt lookup, no weights"
-            continue
-        per_session = stats.kv_bytes_per_token * stats.slot_tokens
-        yield (
-            f"    {tier}: weights {_mb(stats.weight_bytes)}, KV {stats.kv_bytes_per_token:,} B a"
-            f" token, at most {_mb(per_session)} a session and {_mb(per_session * stats.slots)}"
-            f" for {stats.slots} sessions"
-        )
-
-
 def _most_cpus(pool: PoolConfig) -> float:
     """Of one worker, whichever hardware it gets."""
     return max(cpus_of(way) * way.tp for way in pool.ways)
-
-
-def _mb(count: int) -> str:
-    return f"{count / 1e6:,.0f} MB"
 
 
 def _check_port(host: str, port: int) -> None:

@@ -118,7 +118,7 @@ def quality(
     give(f"{render(report)}\n{line}", line, json_only=json_only, out=out)
     if plot:
         _draw(report, plot)
-    raise typer.Exit(report.failed)
+    raise typer.Exit(int(report.failed))
 
 
 def _draw(report: QualityReport, plot: Path) -> None:

@@ -9,9 +9,10 @@ import httpx
 import pytest
 
 from actors.liveness import FailoverSettings
-from cluster import serving
+from cluster import waiting
 from cluster.app import RouterBackend
-from cluster.config import ConfigError
+from cluster.console.start import PlainTeller
+from cluster.errors import ConfigError
 
 REPLICAS = {"cheap": 1, "large": 1}
 LACKS = {"worker_id": "c", "pool": "cheap", "placed": False, "why": "no node has L4"}
@@ -85,9 +86,9 @@ class Started:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, statuses: list[dict[str, Any]]) -> None:
         self.now_s = 0.0
         self._statuses = statuses
-        monkeypatch.setattr(serving.httpx, "get", self._get)
+        monkeypatch.setattr(waiting.httpx, "get", self._get)
         clock = SimpleNamespace(monotonic=lambda: self.now_s, sleep=self._sleep)
-        monkeypatch.setattr(serving, "time", clock)
+        monkeypatch.setattr(waiting, "time", clock)
 
     def _sleep(self, seconds: float) -> None:
         self.now_s += seconds
@@ -107,7 +108,7 @@ async def test_start_ends_as_soon_as_all_tiers_are_there(
     loading = await said(waiting=(LOADS,))
     full = await said(FULL, waiting=(LOADS,))
     here = Started(monkeypatch, [loading, full, await said(FULL, DRAFT)])
-    serving._wait_ready("http://here")
+    waiting.wait_ready("http://here", PlainTeller())
     assert here.now_s == 2.0
     assert capsys.readouterr().out.splitlines() == [
         "viaserve: waiting for workers to load: draft, full",
@@ -120,8 +121,8 @@ async def test_start_goes_on_without_workers_that_find_no_place(
 ):
     loading = await said(waiting=(LACKS,))
     here = Started(monkeypatch, [loading] * 30 + [await said(FULL, waiting=(LACKS,))])
-    serving._wait_ready("http://here")
-    assert here.now_s == 30.0 + serving.STUCK_S
+    waiting.wait_ready("http://here", PlainTeller())
+    assert here.now_s == 30.0 + waiting.STUCK_S
     assert capsys.readouterr().out.splitlines() == [
         "viaserve: pool cheap: 0 of 1 workers; no node has L4",
         "viaserve: waiting for workers to load: draft, full",
@@ -134,7 +135,7 @@ async def test_a_worker_that_loads_is_waited_for_however_long_another_has_no_pla
 ):
     both = await said(FULL, waiting=(LACKS, LOADS | {"worker_id": "d"}))
     here = Started(monkeypatch, [both] * 300 + [await said(FULL, DRAFT)])
-    serving._wait_ready("http://here")
+    waiting.wait_ready("http://here", PlainTeller())
     assert here.now_s == 300.0
 
 
@@ -143,7 +144,7 @@ async def test_start_without_full_is_given_up_and_one_without_a_draft_is_not(
 ):
     Started(monkeypatch, [await said(DRAFT)])
     with pytest.raises(ConfigError, match="not ready within"):
-        serving._wait_ready("http://here")
+        waiting.wait_ready("http://here", PlainTeller())
     here = Started(monkeypatch, [await said(FULL, waiting=(LOADS,))])
-    serving._wait_ready("http://here")
-    assert here.now_s >= serving.READY_TIMEOUT_S
+    waiting.wait_ready("http://here", PlainTeller())
+    assert here.now_s >= waiting.READY_TIMEOUT_S

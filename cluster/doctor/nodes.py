@@ -1,0 +1,77 @@
+"""A running Ray cluster: is it there, is it the same Ray, and has each pool a place on it?"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Iterator
+
+from cluster.config import Config
+from cluster.doctor.finding import Finding, failed, ok, warning
+from policies.placing import Node, Room, judge
+
+AREA = "Ray"
+_PATIENCE_S = 5.0
+
+
+def check_cluster(config: Config, address: str) -> Iterator[Finding]:
+    """Connects as a driver and leaves again; nothing runs there."""
+    if (fault := _unreachable(address)) is not None:
+        advice = "is it `ray start --head` there, and its port open? give --address HOST:6379"
+        yield failed(AREA, "address", f"{address}: {fault}", advice)
+        return
+    import ray
+
+    from cluster.nodes import nodes_here
+
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except Exception as error:  # Ray raises many kinds; versions that differ among them
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        advice = "the same Ray, Python and RAY_AUTH_TOKEN here as there; `ray status` says more"
+        yield failed(AREA, "address", f"{address}: {reason}", advice)
+        return
+    try:
+        nodes = nodes_here()
+    finally:
+        ray.shutdown()
+    yield ok(AREA, "address", f"{address}: {len(nodes)} nodes", nodes=len(nodes))
+    yield from judged(config, nodes)
+
+
+def judged(config: Config, nodes: list[Node]) -> Iterator[Finding]:
+    """Each node, then each pool's best place among its ways."""
+    for number, node in enumerate(nodes):
+        amounts = ", ".join(f"{node.total.get(kind, 0):g} {kind}" for kind in ("CPU", "GPU"))
+        labels = {k: v for k, v in node.labels.items() if not k.startswith("ray.io/node-")}
+        said = f"{amounts}; {', '.join(f'{k}={v}' for k, v in labels.items()) or 'no labels'}"
+        yield ok(AREA, f"node {number + 1}", said, labels=labels, total=dict(node.total))
+    for name, pool in config.pools.items():
+        what = f"pool {name}"
+        if isinstance(pool.num_cpus, str):
+            advice = f"--set pools.{name}.num_cpus=… (a number): `auto` is this machine's share"
+            yield warning(AREA, what, "num_cpus is auto", advice)
+            continue
+        verdicts = [judge(way.demand, nodes) for way in pool.ways]
+        best = min(verdicts, key=lambda verdict: list(Room).index(verdict.room))
+        room = {"room": str(best.room)}
+        if best.room is Room.FREE:
+            yield ok(AREA, what, best.why.removesuffix(", it is about to start"), **room)
+        elif best.room is Room.TAKEN:
+            yield warning(AREA, what, best.why, "it waits until others are done", **room)
+        else:
+            advice = f"add such a node (`ray start --labels`), or change pools.{name}"
+            yield failed(AREA, what, best.why, advice, **room)
+
+
+def _unreachable(address: str) -> str | None:
+    """Why nobody listens there, told in seconds; None where somebody does, or it names no
+    host and port."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdecimal():
+        return None
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _PATIENCE_S).close()
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
