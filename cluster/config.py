@@ -33,26 +33,35 @@ class ModelConfig(Section):
     """The full model: a folder, a GGUF file, or "default", the embedded one."""
 
     path: str = "default"
+    """`default` (the embedded model), a folder, or a GGUF file, from which a folder is made in
+    the cache; relative to the repository root."""
     name: str = "smollm2-135m-instruct"
+    """What clients call the model."""
     aliases: tuple[str, ...] = ()
+    """Other names that clients may use."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """`auto`: bfloat16 where one of the devices computes it fast, else float32."""
     context: Positive = 4096
+    """Tokens of prompt and answer together; at most what the model was made for."""
 
 
 class DraftConfig(Section):
-    """The draft: a model (as the full one), a route of the full model, or prompt lookup.
-
-    With `lookup` a model or a route is asked only where prompt lookup finds nothing. A model or
-    a route ends its proposal with the token that makes all of it less probable than `stop_below`,
-    by its own distribution; 0 always goes on to gamma tokens.
-    """
+    """The draft: a model (as the full one), a route of the full model, or prompt lookup."""
 
     kind: Literal["model", "route", "ngram"] = "ngram"
+    """`ngram` is prompt lookup, which has no weights; a `model` has the full one's tokenizer; a
+    `route` is made of the full model."""
     path: str | None = None
+    """Of the model (as `model.path`) or of the route file; not with `ngram`."""
     lookup: bool = False
+    """A model or a route is asked only where prompt lookup finds nothing."""
     stop_below: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """A model or a route ends its proposal with the token that makes all of it less
+    probable than this, by its own distribution; 0: always gamma tokens."""
     ngram_longest: Positive = 4
+    """Tokens that prompt lookup looks for, at most."""
     ngram_shortest: Positive = 2
+    """Tokens that prompt lookup looks for, at least."""
 
     @model_validator(mode="after")
     def _path_fits_kind(self) -> DraftConfig:
@@ -71,20 +80,23 @@ class SlimConfig(Section):
     """The slim verifier: a route file of the full model."""
 
     route: str
+    """A route file of the full model."""
 
 
 class PlanConfig(Section):
-    """What mode "auto" does, and the bounds of what a request may ask for.
-
-    `mode`: "auto", the controller, which chooses round by round and measures as it goes; or
-    always the same. `gamma` and `block`: of requests that name a mode and leave them out.
-    """
+    """What mode "auto" does, and the bounds of what a request may ask for."""
 
     mode: Literal["auto", "off", "two_tier", "three_tier"] = "auto"
+    """`auto`: the controller chooses round by round, by what it measures as it goes; the others
+    are always the same."""
     gamma: Positive = 4
+    """Draft length of requests that name a mode and leave it out."""
     block: Positive = 8
+    """Block length of requests that name a mode and leave it out."""
     max_gamma: Positive = 16
+    """The longest draft that a request may ask for."""
     max_block: Positive = 32
+    """The longest block that a request may ask for."""
 
     @field_validator("mode", mode="before")
     @classmethod
@@ -108,12 +120,19 @@ class RouterConfig(Section):
     """Routers and their bounds; see RouterSettings."""
 
     replicas: Positive = 1
+    """Routers; each knows every worker."""
     max_running: Positive = 16
+    """Sessions that a router runs at once."""
     max_queued: Annotated[int, Field(ge=0)] = 64
+    """Sessions that wait behind these; more are refused (429)."""
     max_in_flight: Positive = 2
+    """Steps under way at one worker, at most: the second hides the hop."""
     decode_tokens: Positive = 4
+    """Tokens that plain decoding asks of a worker in one call, at most."""
     worker_wait_s: Seconds = 60.0
+    """How long a session waits where no worker can serve it."""
     step_timeout_s: Seconds = 300.0
+    """After so long a step counts as failed."""
 
 
 class IngressConfig(Section):
@@ -121,10 +140,15 @@ class IngressConfig(Section):
     VIASERVE_API_KEYS (comma-separated); with neither the endpoint is open."""
 
     replicas: Positive = 1
+    """Processes that speak HTTP."""
     max_body_bytes: Positive = 4 << 20
+    """Of a request; a longer one is refused (413)."""
     max_choices: Positive = 16
+    """`n` times the prompts of a request, at most."""
     default_max_tokens: Positive | None = None
+    """Of requests that give none; null: a chat may fill the context."""
     api_keys_file: str | None = None
+    """Keys, one a line; see also VIASERVE_API_KEYS."""
 
 
 class ControlConfig(HardwareConfig):
@@ -136,17 +160,29 @@ class Config(Section):
     """All of it."""
 
     model: ModelConfig = ModelConfig()
+    """The full model."""
     draft: DraftConfig | None = DraftConfig()
+    """The draft; null where no pool hosts one."""
     slim: SlimConfig | None = None
+    """The slim verifier; null where no pool hosts one."""
     plan: PlanConfig = PlanConfig()
+    """What mode `auto` does, and the bounds of requests."""
     lossy: LossyConfig = LossyConfig()
+    """The lossy modes and their audit."""
     pools: Annotated[dict[str, PoolConfig], Field(min_length=1)]
+    """By name: what hardware, how many workers, which tiers."""
     autoscale: CouplingConfig = CouplingConfig()
+    """How a pool without full follows the pool with it."""
     router: RouterConfig = RouterConfig()
+    """Routers and their bounds."""
     balance: BalanceConfig = BalanceConfig()
+    """How routers use the workers there are."""
     ingress: IngressConfig = IngressConfig()
+    """The HTTP side."""
     control: ControlConfig = ControlConfig()
+    """Where the parts without weights run."""
     liveness: LivenessConfig = LivenessConfig()
+    """After how much silence something is taken for lost."""
 
     @property
     def scales(self) -> bool:
@@ -209,16 +245,18 @@ class Config(Section):
 class HttpOptions(BaseModel):
     """Serve's HTTP options; the two that we read are checked, the others are Serve's to check."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", use_attribute_docstrings=True)
 
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    """Where the endpoint listens; 0.0.0.0 for every interface."""
     port: Annotated[int, Field(strict=True, ge=1, le=65535)] = 8000
+    """Its port."""
 
 
 class ServeFile(BaseModel):
     """A Serve config file (ray.serve.schema.ServeDeploySchema) with one application of ours."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", use_attribute_docstrings=True)
 
     http_options: dict[str, Any] = {}
     applications: list[dict[str, Any]]

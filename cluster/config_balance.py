@@ -14,19 +14,20 @@ from policies.pressure import PressureSettings
 
 
 class BalanceConfig(Section):
-    """How routers use the workers there are.
-
-    `moves`: whether a session leaves the worker that holds its prefix where another one saves
-    more than the `margin` of its remaining time. `pressure`: whether seconds of busy pools cost
-    more in mode "auto", up to `max_price` times. A step is late after `late_factor` times what
-    such a step takes, and its sessions then ask another worker if there is one; 0: never.
-    """
+    """How routers use the workers there are."""
 
     moves: bool = True
+    """Whether a session leaves the worker that holds its prefix where another one saves more
+    than `margin`."""
     margin: Annotated[float, Field(ge=0, lt=1)] = BalanceSettings().margin
+    """Share of its remaining time that a move must save."""
     pressure: bool = True
+    """Whether seconds of busy pools cost more in mode `auto`."""
     max_price: Annotated[float, Field(ge=1, allow_inf_nan=False)] = PressureSettings().max_price
+    """So many times more at the most."""
     late_factor: Annotated[float, Field(ge=0, allow_inf_nan=False)] = DeadlineSettings().factor
+    """A step is late after so many times what such a step takes; its sessions then ask
+    another worker if there is one. 2 or more; 0: never."""
 
     @field_validator("late_factor")
     @classmethod

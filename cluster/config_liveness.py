@@ -13,13 +13,15 @@ Seconds = Annotated[float, Field(gt=0)]
 
 
 class LivenessConfig(Section):
-    """Workers are announced and routers say something every `heartbeat_s`; one that is silent
-    for `silence_s` gets no more work, and its sessions go on elsewhere. A worker that does not
-    answer its pool for `dead_s` is ended and started anew."""
+    """After how many silent seconds a worker or a router is taken for lost."""
 
     heartbeat_s: Seconds = 2.0
+    """Workers are announced, and routers say something, so often."""
     silence_s: Seconds = 10.0
+    """One that is silent so long gets no more work, and its sessions go on elsewhere; at
+    least 2 heartbeats."""
     dead_s: Seconds = 60.0
+    """A worker that does not answer its pool for so long is ended and started anew."""
 
     @model_validator(mode="after")
     def _in_order(self) -> LivenessConfig:

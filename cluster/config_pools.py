@@ -23,11 +23,12 @@ Gpus = Annotated[float, Field(ge=0)]
 
 
 class HardwareConfig(Section):
-    """Where a worker may run. `accelerator`: one of Ray's accelerator types, as L4 or H100, and
-    short for a label; `label_selector`: labels of the node, with Ray's `!x` and `in(x,y)`."""
+    """Where a worker may run."""
 
     accelerator: str | None = None
+    """One of Ray's accelerator types, as L4 or H100: short for a label."""
     label_selector: dict[str, str] = Field(default_factory=dict)
+    """Labels of the node, with Ray's `!x` and `in(x,y)`."""
 
     @property
     def selector(self) -> dict[str, str]:
@@ -67,10 +68,15 @@ class FallbackConfig(HardwareConfig):
     keys that it leaves out are the pool's, but `device: cpu` takes no GPU."""
 
     device: Device | None = None
+    """Null: the pool's; `cpu` takes no GPU."""
     num_cpus: Cpus | None = None
+    """Null: the pool's."""
     num_gpus: Gpus | None = None
+    """Null: the pool's."""
     resources: dict[str, Amount] | None = None
+    """Null: the pool's."""
     memory_frac: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Null: the pool's."""
 
     def over(self, pool: PoolConfig) -> dict[str, Any]:
         """The keys of the pool as they are on this hardware."""
@@ -82,42 +88,49 @@ class FallbackConfig(HardwareConfig):
 
 
 class PoolConfig(HardwareConfig):
-    """One kind of hardware and the tiers it hosts; a replica is one worker.
-
-    `num_cpus` "auto": an equal share of this machine's cores (on a cluster give a number).
-    `num_gpus`: below 1 several workers share a card; `memory_frac` is then the share of the
-    card's memory that each may take, by default the same (PyTorch's own; a CUDA context of some
-    hundred MB each comes on top). `fallback`: other hardware, in the order in which to try it.
-    `threads`: compute threads of a worker, by default its CPUs. `cores`: "own", or shared with
-    other workers: "passive" (OpenMP threads sleep instead of spinning) or "lease" (workers
-    compute in turn). `niceness` is added to the process's where cores are shared.
-    `slots`: sessions whose keys and values are held; `token_budget`: rows of one forward.
-    `probe_s`: seconds between two looks at how busy a worker and its device are.
-    `tp`: processes that a worker's model is split over, each with the CPUs, GPUs, threads and
-    resources given here; `one_node`: they must share a machine, or else they share one where
-    one has room for them (sums of every layer travel between them).
-    `replicas`: workers; with `autoscale` those at the beginning. `drain_s`: how long a worker
-    that is to end waits at most for its sessions to move to others.
-    """
+    """One kind of hardware and the tiers it hosts; a replica is one worker."""
 
     tiers: Annotated[tuple[Tier, ...], Field(min_length=1)]
+    """Which tiers its workers host: draft, slim, full."""
     replicas: Positive = 1
+    """Workers; with `autoscale` those at the beginning."""
     autoscale: ScaleConfig | None = None
+    """Bounds where the load sets their number; null: always `replicas`."""
     drain_s: Annotated[float, Field(ge=0, le=3600)] = 30.0
+    """How long a worker that is to end waits at most for its sessions to move."""
     tp: Positive = 1
+    """Processes that a worker's model is split over, each with the CPUs, GPUs, threads and
+    resources given here."""
     one_node: bool = False
+    """They must share a machine, or else they share one where one has room for them (sums
+    of every layer travel between them)."""
     device: Device = "cpu"
+    """What its workers compute on: cpu, cuda or cuda:N."""
     num_cpus: Cpus = "auto"
+    """Of a worker. `auto`: an equal share of this machine's cores (on a cluster give a
+    number)."""
     num_gpus: Gpus = 0
+    """Of a worker; below 1 several share a card."""
     memory_frac: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of the card's memory that each of them may take, by default num_gpus
+    (PyTorch's own; a CUDA context of some hundred MB each comes on top)."""
     resources: dict[str, Amount] = Field(default_factory=dict)
+    """Ray's custom resources that a worker takes."""
     fallback: tuple[FallbackConfig, ...] = ()
+    """Other hardware, in the order in which to try it."""
     threads: Positive | None = None
+    """Compute threads of a worker; null: its CPUs."""
     cores: Literal["own", "passive", "lease"] = "passive"
+    """`own`, or shared with other workers: `passive` (OpenMP threads sleep instead of
+    spinning) or `lease` (workers compute in turn)."""
     niceness: Annotated[int, Field(ge=0, le=19)] = 4
+    """Added to the process's where cores are shared."""
     slots: Positive = 16
+    """Sessions whose keys and values are held."""
     token_budget: Annotated[int, Field(ge=4)] = 256
+    """Rows of one forward."""
     probe_s: Annotated[float, Field(ge=0.05, le=3600)] = 1.0
+    """Seconds between two looks at how busy a worker and its device are."""
 
     def scale(self) -> ScaleSettings:
         """How many workers it may have: always the same where it does not scale."""

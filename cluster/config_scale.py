@@ -14,19 +14,20 @@ Above = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class ScaleConfig(Section):
-    """How many workers a pool has, by its load; see ScaleSettings.
-
-    `target`: work that each worker is to have, as a share of what it can do. A worker more
-    where work waits longer than `max_queue_s`. Up after `up_s` of wanting more, down after
-    `down_s` of wanting less.
-    """
+    """How many workers a pool has, by its load; see ScaleSettings."""
 
     min: Annotated[int, Field(ge=0)] = 1
+    """Workers at least; 0 only where full is elsewhere."""
     max: Annotated[int, Field(ge=1)]
+    """Workers at most."""
     target: Annotated[float, Field(gt=0, le=1)] = 0.7
+    """Work that each worker is to have, as a share of what it can do."""
     max_queue_s: Duration = 1.0
+    """A worker more where work waits longer."""
     up_s: Duration = 5.0
+    """Up after so long of wanting more."""
     down_s: Duration = 120.0
+    """Down after so long of wanting less."""
 
     @model_validator(mode="after")
     def _ordered(self) -> ScaleConfig:
@@ -42,14 +43,13 @@ class ScaleConfig(Section):
 
 
 class CouplingConfig(Section):
-    """How a pool without full follows the pool with it; see Coupling.
-
-    `max_ratio`: its workers to one of full at the most. `wake`: use of the pool with full, as a
-    share of what it can do, at which a pool of no worker gets one.
-    """
+    """How a pool without full follows the pool with it; see Coupling."""
 
     max_ratio: Above = 4.0
+    """Workers without full to one of full, at most."""
     wake: Above = 0.5
+    """Use of the pool with full, as a share of what it can do, at which a pool of no worker
+    gets one."""
 
     def settings(self) -> Coupling:
         """The same as the policy knows it."""
