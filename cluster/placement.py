@@ -32,7 +32,7 @@ from actors.registry import Registry
 from actors.worker import Worker, WorkerSpec
 from cluster.config_pools import PoolConfig
 from cluster.nodes import actor_is_placed
-from cluster.sizes import cpus_of, threads_of
+from cluster.sizes import added_niceness, cpus_of, worker_env
 from cluster.ways import Ways, on_way
 from infra.probe.sampler import ProbeSettings
 from policies.audit import AuditRow, AuditSettings
@@ -43,27 +43,6 @@ _REGISTRY = "viaserve-registry"
 _AUDIT_BOOK = "viaserve-audit"
 _ON_HEAD = {"node:__internal_head__": 0.001}
 """A resource that Ray's head node alone has. Without that node there is no cluster anyway."""
-LEASED_SPIN_COUNT = "10000"
-"""About 0.1 ms: bridges the barriers of a step, and is over soon after the lease is given back."""
-
-
-def worker_env(pool: PoolConfig) -> dict[str, str]:
-    """Environment of a worker process. Threads that spin at a barrier on cores that others
-    need stall both, so shared cores mean sleeping there, or short spins under a lease."""
-    threads = str(threads_of(pool))
-    env = {
-        "OMP_NUM_THREADS": threads,
-        "MKL_NUM_THREADS": threads,
-        "HF_HUB_OFFLINE": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        # CUDA counts the cards as NVML and Ray do, also where they are of several kinds.
-        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-    }
-    if pool.cores == "passive":
-        env |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
-    elif pool.cores == "lease":
-        env["GOMP_SPINCOUNT"] = LEASED_SPIN_COUNT
-    return env
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +129,7 @@ class SpecMaker:
             pool=self.name,
             engine=self.engine,
             threads=0,
-            niceness=0 if self.pool.cores == "own" else self.pool.niceness,
+            niceness=added_niceness(self.pool),
             lease="cores" if self.pool.cores == "lease" else None,
             probe=ProbeSettings(interval_s=self.pool.probe_s),
         )

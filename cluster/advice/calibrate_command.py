@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,6 +21,12 @@ from cluster.console.options import (
     numbers,
 )
 from cluster.errors import ConfigError
+
+if TYPE_CHECKING:
+    from cluster.config import Config
+
+_RAY_NICENESS = 15
+"""What Ray gives a worker process."""
 
 
 def calibrate(
@@ -47,6 +54,7 @@ def calibrate(
     parsed, _ = load(config, set_ or [])
     check_folder("--out", out)
     shared = tuple(sorted(numbers("--sessions", sessions)))
+    _become_like_a_worker(parsed)
     from cluster.advice.calibrate import CalibrateJob
     from cluster.advice.calibrate import calibrate as run
     from cluster.advice.calibration import to_json, write
@@ -72,3 +80,14 @@ def calibrate(
     except OSError as error:
         raise ConfigError(f"--out {out}: {error.strerror}") from error
     give(render(found), to_json(found), json_only=json_only)
+
+
+def _become_like_a_worker(config: Config) -> None:
+    """Compute threads wait, and yield to others, as they do in the worker that hosts full: beside
+    an idle server its steps then take as long as they do in it. Before torch is imported."""
+    from cluster.sizes import added_niceness, waiting_env
+    from policies.vocabulary import Tier
+
+    pool = next(pool for pool in config.pools.values() if Tier.FULL in pool.tiers)
+    os.environ.update(waiting_env(pool))
+    os.nice(_RAY_NICENESS + added_niceness(pool))

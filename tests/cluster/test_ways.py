@@ -10,7 +10,8 @@ from actors.engine.build import EngineSpec, TierSource
 from actors.pool import WorkerGone
 from cluster import ways as ways_module
 from cluster.config_pools import PoolConfig
-from cluster.placement import SpecMaker, worker_env
+from cluster.placement import SpecMaker
+from cluster.sizes import worker_env
 from cluster.ways import Ways, on_way
 from policies.placing import Node
 from policies.vocabulary import Tier
