@@ -15,6 +15,7 @@ from statistics import fmean
 from actors.balancer import Balancer
 from actors.lanes import Lane, available_tiers, models_of
 from actors.messages import Output
+from actors.recorder import Recorder
 from policies.session import Session
 from policies.vocabulary import Tier
 from policies.work import WorkKind
@@ -33,7 +34,7 @@ class Running:
     other one that proposes for it just now. `failures` and `late`: steps in a row that failed,
     that were not answered in time; `shuns`: the worker of the last such step. `patience_s`: how
     long its next block may wait for a worker. `spare`: the block came from prompt lookup
-    because the worker was busy.
+    because the worker was busy. `recorder`: notes its steps, where the request is timed.
     """
 
     session: Session
@@ -48,6 +49,7 @@ class Running:
     started_s: float = 0.0
     patience_s: float = float("inf")
     spare: bool = False
+    recorder: Recorder | None = None
     timer: asyncio.TimerHandle | None = None
 
     def stop_timer(self) -> None:

@@ -31,11 +31,21 @@ class StepReply:
 
 
 @dataclass(frozen=True, slots=True)
+class Timed:
+    """The steps of a request are to be noted. `came_s`: when it came in, in seconds of the wall
+    clock, which is all that two machines share. `told`: commits carry them."""
+
+    came_s: float
+    told: bool
+
+
+@dataclass(frozen=True, slots=True)
 class GenerateRequest:
     """Ingress to router: the choices of one request, all of them admitted or none."""
 
     request_id: str
     sessions: tuple[SessionSpec, ...]
+    timed: Timed | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,10 +27,10 @@ from actors.messages import (
     Membership,
     Output,
     Refusal,
-    StepReply,
     StepRequest,
 )
 from actors.planner import Planner
+from actors.recorder import Recorder, Step
 from actors.router_settings import RouterSettings
 from actors.steps import Call, Steps
 from actors.usage import Demand, demand
@@ -90,6 +90,9 @@ class Router:
         inbox: asyncio.Queue[Output] = asyncio.Queue()
         share = self._auditor.settings.audit.sample_prob
         entered = [Running(Session(s, share), i, inbox) for i, s in enumerate(request.sessions)]
+        if request.timed is not None:
+            for running in entered:
+                running.recorder = Recorder(request.timed, self._clock)
         self._queue.extend(entered)
         self._kick()
         try:
@@ -325,7 +328,7 @@ class Router:
                 hopped = {Tier.FULL} & set(lane.tiers) or set(lane.tiers) - self._drafts_here
                 self._planner.saw_hop(hopped, max(wall_s - reply.busy_s, 0.0))
             try:
-                self._take_in(lane, reply, sessions)
+                self._take_in(Step(lane, request, reply, wall_s), sessions)
             except Exception:  # ours or the worker's fault: nobody may wait for ever
                 logger.exception("the reply of worker %s cannot be taken in", lane.worker_id)
                 self._refuse_all(sessions)
@@ -341,15 +344,19 @@ class Router:
                 session.drop_audits()
         self._kick()
 
-    def _take_in(self, lane: Lane, reply: StepReply, sessions: list[Session]) -> None:
-        for session, answer in zip(sessions, reply.replies, strict=True):
+    def _take_in(self, step: Step, sessions: list[Session]) -> None:
+        lane = step.lane
+        for place, (session, answer) in enumerate(zip(sessions, step.reply.replies, strict=True)):
             running = self._running.get(session.session_id)
             if running is None or not session.awaits(lane.worker_id, answer.ticket):
                 continue
             running.late = 0
             if session.ends_round:
                 self._replan(running, len(lane.homes))
+            rounds = session.counters.rounds
             commit = session.on_reply(lane.worker_id, answer)
+            if running.recorder is not None:
+                commit = running.recorder.saw(step, place, rounds, commit)
             if running.spare:
                 # Prompt lookup alone is not the draft that the controller knows.
                 running.spare = session.wants is WorkKind.VERIFY

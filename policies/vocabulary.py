@@ -207,6 +207,41 @@ class Counters:
     audit_passes: int = 0
 
 
+class Stage(StrEnum):
+    """What a session does in a span of time: QUEUE until its first step, PREFILL while its prompt
+    is computed; ROUNDS are whole rounds in one call whose parts nobody could tell apart."""
+
+    QUEUE = "queue"
+    PREFILL = "prefill"
+    PROPOSE = "propose"
+    SCREEN = "screen"
+    VERIFY = "verify"
+    DECODE = "decode"
+    ROUNDS = "rounds"
+
+
+@dataclass(frozen=True, slots=True)
+class StageTime:
+    """One span of a session: a call to a worker, or a tier's part of one.
+
+    `round` counts from 0, prefill included. `start_s`: seconds since the request came in;
+    `busy_s`: seconds that the worker computed, for all the `batch` sessions of the step.
+    `rows`: positions computed or scored for this session, `committed`: tokens.
+    """
+
+    stage: Stage
+    tier: Tier | None
+    pool: str
+    worker: str
+    round: int
+    start_s: float
+    wall_s: float
+    busy_s: float
+    batch: int
+    rows: int
+    committed: int
+
+
 @dataclass(frozen=True, slots=True)
 class Commit:
     """Tokens handed to the client, never taken back. `tiers` has one entry a token, and so
@@ -215,7 +250,8 @@ class Commit:
     `finish` is set on the last one; `counters` are cumulative, `plan` is the round's.
     `audited`: what the full tier said, on its way to this commit, of tokens committed before.
     `why`: the reason of that plan, where the router chose it. `audit`: on the last commit of
-    a VIA session, the figures of its audit.
+    a VIA session, the figures of its audit. `stages`: what went before it since the commit
+    before, where the request is timed.
     """
 
     tokens: tuple[int, ...]
@@ -227,3 +263,4 @@ class Commit:
     audited: tuple[AuditRow, ...] = ()
     audit: AuditFigures | None = None
     why: str = ""
+    stages: tuple[StageTime, ...] = ()

@@ -41,6 +41,7 @@ class Admitted:
     include_usage: bool
     provenance: bool
     token_ids: bool
+    timeline: bool
     logprobs: bool
 
 
@@ -125,6 +126,7 @@ def _admit(
         include_usage=bool(body.stream_options and body.stream_options.include_usage),
         provenance=extension.provenance,
         token_ids=extension.token_ids,
+        timeline=extension.timeline,
         logprobs=body.num_logprobs is not None,
     )
 

@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -35,6 +36,7 @@ from actors.ingress.settings import IngressSettings
 from actors.ingress.stream import Backend, Choice, Delta, drive, open_choices
 from actors.ingress.structured import SchemaGate
 from actors.ingress.text import TextCodec
+from actors.messages import Timed
 
 # A longer body is parsed and tokenised off the event loop.
 _INLINE_BODY_BYTES = 16 << 10
@@ -98,6 +100,7 @@ class Ingress:
         self, request: Request, kind: type[Body], admit: Admit[Body], wire_kind: type[Wire]
     ) -> Response:
         request_id: str = request.state.request_id
+        came_s = time.time()
         raw = await read_body(request, self._settings.max_body_bytes)
 
         def admitted_body() -> Admitted:
@@ -107,6 +110,9 @@ class Ingress:
             admitted = await asyncio.to_thread(admitted_body)
         else:
             admitted = admitted_body()
+        if admitted.timeline:
+            timed = replace(admitted.generate, timed=Timed(came_s, told=True))
+            admitted = replace(admitted, generate=timed)
         if grammar := admitted.generate.sessions[0].sampling.params.grammar:
             await self._schemas.check(grammar)
         identity = Identity(
@@ -121,6 +127,7 @@ class Ingress:
             include_usage=admitted.include_usage,
             provenance=admitted.provenance,
             token_ids=admitted.token_ids,
+            timeline=admitted.timeline,
             logprobs=admitted.logprobs,
         )
         choices = open_choices(admitted, self._codec)

@@ -45,8 +45,10 @@ class _Rest:
         """The commit as one of the whole session."""
         self.tokens += commit.tokens
         self.done = commit.finish is not None
-        if self.before is not None:
-            commit = replace(commit, counters=together(self.before, commit.counters))
+        if (before := self.before) is not None:
+            counters = together(before, commit.counters)
+            stages = tuple(replace(s, round=s.round + before.rounds) for s in commit.stages)
+            commit = replace(commit, counters=counters, stages=stages)
         self.counters = commit.counters
         return commit
 

@@ -11,6 +11,7 @@ choice. A lossy mode
 adds `unseen`, the tokens that the full model had not looked at when they were committed, `lenient`,
 those that it would have chosen otherwise and let pass, `audit_rows` and `audit_passes`, what looks
 in the background cost the full model beside `full_rows` and `full_passes`, and `audit`.
+`timeline`, if asked for, stands where an object speaks of one choice; see `timeline_of`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from typing import Any
 from actors.ingress.logprobs import ScoredToken, chat_logprobs, completion_logprobs
 from actors.ingress.stream import Choice, Delta
 from actors.ingress.text import TextCodec
+from actors.ingress.timeline import timeline_of
 from policies.vocabulary import Tier
 
 _COSTS = (
@@ -119,6 +121,7 @@ class Wire(ABC):
         include_usage: bool = False,
         provenance: bool = False,
         token_ids: bool = False,
+        timeline: bool = False,
         logprobs: bool = False,
     ) -> None:
         self._head = {
@@ -131,6 +134,7 @@ class Wire(ABC):
         self._tail = {"usage": None} if include_usage else {}
         self._provenance = provenance
         self._token_ids = token_ids
+        self._timeline = timeline
         self._logprobs = logprobs
         self._codec = codec
 
@@ -147,7 +151,7 @@ class Wire(ABC):
         if self._token_ids:
             extension["token_ids"] = delta.tokens
         if choice.finish is not None:
-            extension |= summary([choice])
+            extension |= summary([choice]) | self._timed([choice])
         tail = {"viaserve": extension, **self._tail} if extension else self._tail
         part = self._part(choice, delta.text) | self._told(delta.scored)
         return sse({**self._head, "choices": [part], **tail})
@@ -168,7 +172,7 @@ class Wire(ABC):
                 for choice in choices
             ],
             "usage": usage(num_prompt_tokens, choices),
-            "viaserve": summary(choices),
+            "viaserve": summary(choices) | self._timed(choices),
         }
         return encode(whole)
 
@@ -176,11 +180,15 @@ class Wire(ABC):
         """The choice's `logprobs`, null unless asked for."""
         return {"logprobs": self._spell(tokens) if self._logprobs else None}
 
+    def _timed(self, choices: list[Choice]) -> dict[str, Any]:
+        """The `timeline` of one choice, if asked for."""
+        return timeline_of(choices[0].stages) if self._timeline and len(choices) == 1 else {}
+
     @abstractmethod
     def _spell(self, tokens: Sequence[ScoredToken]) -> dict[str, Any]: ...
 
     def _of_choice(self, choice: Choice) -> dict[str, Any]:
-        own = summary([choice])
+        own = summary([choice]) | self._timed([choice])
         if self._provenance:
             runs = itertools.groupby(choice.tiers)
             own["provenance"] = [[tier.value, len(list(run))] for tier, run in runs]

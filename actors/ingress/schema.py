@@ -105,6 +105,7 @@ class Extension(_Strict):
     margin: float | None = None
     provenance: bool = False
     token_ids: bool = False
+    timeline: bool = False
 
 
 class JsonSchema(_Strict):

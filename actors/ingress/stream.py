@@ -17,7 +17,7 @@ from actors.ingress.stops import StopMatcher
 from actors.ingress.text import StreamDecoder, TextCodec
 from actors.messages import GenerateRequest
 from policies.audit import AuditFigures
-from policies.vocabulary import Commit, Counters, FinishReason, SessionSpec, Tier
+from policies.vocabulary import Commit, Counters, FinishReason, SessionSpec, StageTime, Tier
 
 
 class Backend(Protocol):
@@ -83,6 +83,7 @@ class Choice:
         self.tokens: list[int] = []
         self.tiers: list[Tier] = []
         self.scored: list[ScoredToken] = []
+        self.stages: list[StageTime] = []
         self.finish: str | None = None
         self._decoder = decoder
         self._matcher = matcher
@@ -111,6 +112,7 @@ class Choice:
             raise Unavailable("The server cancelled this request.")
         self.counters, self.plan, self.audit = commit.counters, commit.plan, commit.audit
         self.why = commit.why
+        self.stages += commit.stages
         num_before, num_scored, pieces = self.num_tokens, len(self.scored), []
         hidden = self._hidden_token(commit)
         for i, (token, tier) in enumerate(zip(commit.tokens, commit.tiers, strict=True)):

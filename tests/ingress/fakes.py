@@ -11,7 +11,15 @@ from typing import Any
 
 from actors.messages import GenerateRequest
 from policies.audit import AuditFigures
-from policies.vocabulary import Commit, Counters, FinishReason, SessionSpec, Tier, TokenLogprobs
+from policies.vocabulary import (
+    Commit,
+    Counters,
+    FinishReason,
+    SessionSpec,
+    StageTime,
+    Tier,
+    TokenLogprobs,
+)
 
 TIERS = (Tier.DRAFT, Tier.SLIM, Tier.FULL)
 
@@ -71,6 +79,7 @@ class FakeBackend:
     is_ready: bool = True
     counters: Counters | None = None
     audit: AuditFigures | None = None
+    stages: tuple[StageTime, ...] = ()
 
     def __post_init__(self) -> None:
         self.silent = asyncio.Event()
@@ -103,7 +112,8 @@ class FakeBackend:
 
     def _labelled(self, commit: Commit) -> Commit:
         audit = self.audit if commit.finish is not None else None
-        return replace(commit, counters=self.counters or commit.counters, audit=audit)
+        counters = self.counters or commit.counters
+        return replace(commit, counters=counters, audit=audit, stages=self.stages)
 
     async def health(self) -> dict[str, Any]:
         return {"status": "ok"}
