@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from actors.engine.seam import EngineStats
 from infra.probe.sample import NOT_SAMPLED, ProbeSample
+from infra.tracing import Carrier
 from policies.estimates import TierTiming
 from policies.vocabulary import Commit, SessionSpec, Tier
 from policies.work import WorkItem, WorkReply
@@ -14,10 +15,12 @@ from policies.work import WorkItem, WorkReply
 
 @dataclass(frozen=True, slots=True)
 class StepRequest:
-    """One call to a worker: the work of all sessions waiting for it, and sessions to drop."""
+    """One call to a worker: the work of all sessions waiting for it, and sessions to drop.
+    `traces`: of the items whose session is traced, by their place, the span to work below."""
 
     items: tuple[WorkItem, ...]
     release: tuple[str, ...] = ()
+    traces: tuple[tuple[int, Carrier], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +36,12 @@ class StepReply:
 @dataclass(frozen=True, slots=True)
 class Timed:
     """The steps of a request are to be noted. `came_s`: when it came in, in seconds of the wall
-    clock, which is all that two machines share. `told`: commits carry them."""
+    clock, which is all that two machines share. `told`: commits carry them. `trace`: the span
+    that they are traced below, empty where they are not."""
 
     came_s: float
     told: bool
+    trace: Carrier = ()
 
 
 @dataclass(frozen=True, slots=True)

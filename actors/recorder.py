@@ -13,6 +13,9 @@ from dataclasses import dataclass, replace
 
 from actors.lanes import Lane
 from actors.messages import StepReply, StepRequest, Timed
+from actors.session_trace import SessionTrace
+from infra.tracing import Carrier, Tracer
+from policies.session import Session
 from policies.vocabulary import Commit, Stage, StageTime, Tier
 from policies.work import WorkItem, WorkKind, WorkReply
 
@@ -44,16 +47,27 @@ class Step:
 
 
 class Recorder:
-    """Of one session. `clock` is the router's, `wall` the one that the ingress has read."""
+    """Of one session. `clock` is the router's, `wall` the one that the ingress has read; `tracer`
+    makes spans of what is noted, where the request is traced."""
 
     def __init__(
-        self, timed: Timed, clock: Callable[[], float], wall: Callable[[], float] = time.time
+        self,
+        timed: Timed,
+        session: Session,
+        clock: Callable[[], float],
+        tracer: Tracer | None = None,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self._timed = timed
         self._clock = clock
         self._entered_s = clock()
         # The clocks of two machines may differ by more than the way takes.
-        self._came_s = self._entered_s - max(wall() - timed.came_s, 0.0)
+        here_s = wall()
+        self._came_s = self._entered_s - max(here_s - timed.came_s, 0.0)
+        self._to_wall_s = here_s - self._entered_s
+        self._trace: SessionTrace | None = None
+        if timed.trace and tracer is not None:
+            self._trace = SessionTrace(tracer, timed.trace, session, here_s)
         self._stages: list[StageTime] = []
         self._left = MAX_STAGES
         self._is_queued = True
@@ -62,23 +76,35 @@ class Recorder:
         """Note the step's item at `place`, in round number `rounds`; the commit that it led to
         carries what was noted since the last one, if the request asks for it."""
         begin_s = self._clock() - step.wall_s
+        stages: list[StageTime] = []
         if self._is_queued:
             self._is_queued = False
-            self._note([self._queue(step, begin_s)])
+            stages.append(self._queue(step, begin_s))
         item, answer = step.request.items[place], step.reply.replies[place]
         committed = 0 if commit is None else len(commit.tokens)
-        start_s = begin_s - self._came_s
         parts = _parts(step, item, answer, rounds)
-        self._note(_laid_out(step, parts, start_s, rounds, committed))
-        if commit is None or not self._timed.told:
+        stages += _laid_out(step, parts, begin_s - self._came_s, rounds, committed)
+        if self._trace is not None:
+            self._trace.saw(stages, self._came_s + self._to_wall_s, commit)
+        if not self._timed.told:
             return commit
+        self._stages += stages[: self._left]
+        self._left -= len(stages[: self._left])
+        if commit is None:
+            return None
         taken, self._stages = tuple(self._stages), []
         return replace(commit, stages=taken)
 
-    def _note(self, stages: list[StageTime]) -> None:
-        stages = stages[: self._left]
-        self._left -= len(stages)
-        self._stages += stages
+    def step_begins(self) -> Carrier:
+        """A step is sent: the span for the worker's to be below, if the session is traced."""
+        if self._trace is None:
+            return ()
+        return self._trace.step_begins(self._clock() + self._to_wall_s)
+
+    def end(self) -> None:
+        """The session runs no more."""
+        if self._trace is not None:
+            self._trace.end()
 
     def _queue(self, step: Step, until_s: float) -> StageTime:
         entered_s, lane = self._entered_s, step.lane

@@ -35,6 +35,7 @@ from actors.router_settings import RouterSettings
 from actors.steps import Call, Steps
 from actors.usage import Demand, demand
 from actors.watch import PoolWatch
+from infra.tracing import Carrier, Tracer
 from policies.balance import waits
 from policies.counting import together
 from policies.deadline import DeadlineSettings, backoff_s
@@ -58,8 +59,10 @@ class Router:
         planner: Planner,
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self._settings = settings
+        self._tracer = tracer
         self._auditor = auditor
         self._planner = planner
         self._clock = clock
@@ -92,7 +95,8 @@ class Router:
         entered = [Running(Session(s, share), i, inbox) for i, s in enumerate(request.sessions)]
         if request.timed is not None:
             for running in entered:
-                running.recorder = Recorder(request.timed, self._clock)
+                timed, session = request.timed, running.session
+                running.recorder = Recorder(timed, session, self._clock, self._tracer)
         self._queue.extend(entered)
         self._kick()
         try:
@@ -134,6 +138,8 @@ class Router:
         """Take the session out everywhere; once is enough, twice does no harm."""
         session = running.session
         session.cancel()
+        if running.recorder is not None:
+            running.recorder.end()
         self._auditor.left(session)
         if running in self._queue:
             self._queue.remove(running)
@@ -207,8 +213,23 @@ class Router:
                 continue
             while lane.has_room and (step := lane.next_step(self._clock())) is not None:
                 lane.in_flight += 1
-                self._steps.start(self._step(lane, *step, alone=lane.in_flight == 1))
+                request, sessions = self._traced(*step)
+                alone = lane.in_flight == 1
+                self._steps.start(self._step(lane, request, sessions, alone=alone))
         self._audit()
+
+    def _traced(
+        self, request: StepRequest, sessions: list[Session]
+    ) -> tuple[StepRequest, list[Session]]:
+        """With the spans for the worker's to be below, of those sessions that have any."""
+        if self._tracer is None:
+            return request, sessions
+        traces: list[tuple[int, Carrier]] = []
+        for place, session in enumerate(sessions):
+            recorder = self._running[session.session_id].recorder
+            if recorder is not None and (carrier := recorder.step_begins()):
+                traces.append((place, carrier))
+        return (replace(request, traces=tuple(traces)) if traces else request), sessions
 
     def _audit(self) -> None:
         """Background looks, where a full worker has nothing else to do."""

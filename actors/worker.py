@@ -24,10 +24,12 @@ from actors.engine.sizes import weight_bytes
 from actors.engine.transformers_engine import TransformersEngine
 from actors.lease import ComputeLease
 from actors.messages import StepReply, StepRequest, WorkerReport
+from actors.step_trace import trace_step
 from actors.tiers import TierHost
 from infra.probe.host import BusyTime, HostMeter
 from infra.probe.nvml import Cards
 from infra.probe.sampler import ProbeSettings, Sampler
+from infra.tracing import TracingSettings, open_tracer
 from policies.vocabulary import Tier
 
 
@@ -47,6 +49,7 @@ class WorkerSpec:
     probe: ProbeSettings = field(default_factory=ProbeSettings)
     ranks: GroupSpec | None = None
     memory_frac: float | None = None
+    tracing: TracingSettings = field(default_factory=TracingSettings)
 
 
 class Worker:
@@ -57,6 +60,7 @@ class Worker:
         self._spec = spec
         self._busy = BusyTime()
         self._step_s = self._item_s = 0.0
+        self._tracer = open_tracer(spec.tracing, "worker")
         self._sampler = _sampler(spec, self._busy)
         self._sampler.start()
         # Of a group too: the others compute while rank 0 does.
@@ -86,7 +90,11 @@ class Worker:
             if request.items:
                 self._step_s += busy_s
                 self._item_s += busy_s * len(request.items)
-            return StepReply(replies, busy_s, self._host.take_timings())
+            reply = StepReply(replies, busy_s, self._host.take_timings())
+        if request.traces and self._tracer is not None:
+            pool, worker_id = self._spec.pool, self._spec.worker_id
+            trace_step(self._tracer, pool, worker_id, request, reply, time.time())
+        return reply
 
     def report(self) -> WorkerReport:
         """What it is and holds."""

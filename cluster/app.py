@@ -42,6 +42,7 @@ from cluster.ranks import workers_of
 from cluster.scaling import pool_replicas, pool_stats, router_replicas, router_stats
 from cluster.telemetry import export
 from infra.metrics import Exporter
+from infra.tracing import Tracer, TracingSettings, open_tracer
 from policies.lossy import LossySettings
 from policies.plan_settings import ControllerSettings
 from policies.vocabulary import Commit, Plan
@@ -66,7 +67,9 @@ class RouterDeployment:
         trio: str,
         model: str,
         pulse_s: float,
+        tracing: TracingSettings,
     ) -> None:
+        self._tracer = open_tracer(tracing, "router")
         self._model = model
         self._pulse_s = pulse_s
         self._exporter = Exporter()
@@ -74,7 +77,7 @@ class RouterDeployment:
         self._audit = AuditClient(trio, lossy.audit)
         self._auditor = Auditor(lossy, fallback, self._audit.observe)
         planner = Planner(controller, random.Random())
-        self._router = Router(settings, call_worker, self._auditor, planner)
+        self._router = Router(settings, call_worker, self._auditor, planner, tracer=self._tracer)
         self._waiting: tuple[Waiting, ...] = ()
         loop = asyncio.get_running_loop()
         self._watch = loop.create_task(self._follow())
@@ -99,6 +102,9 @@ class RouterDeployment:
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """Serve asks where pools scale."""
         return router_stats(self._router.demand())
+
+    async def __del__(self) -> None:
+        await flush(self._tracer)
 
     async def _follow(self) -> None:
         registry, version = RegistryClient(), -1
@@ -219,6 +225,7 @@ class IngressDeployment:
         facts: dict[str, Any],
         replicas: dict[str, int],
         failover: FailoverSettings,
+        tracing: TracingSettings,
         router: DeploymentHandle,
         pools: list[DeploymentHandle],
     ) -> None:
@@ -226,10 +233,20 @@ class IngressDeployment:
         del pools
         codec = TextCodec.load(model_dir)
         backend = RouterBackend(router, facts, replicas, failover)
-        self._app = create_app(settings, codec, backend)
+        self._tracer = open_tracer(tracing, "ingress")
+        self._app = create_app(settings, codec, backend, tracer=self._tracer)
 
     def __serve_build_asgi_app__(self) -> Any:
         return self._app
+
+    async def __del__(self) -> None:
+        await flush(self._tracer)
+
+
+async def flush(tracer: Tracer | None) -> None:
+    """Serve ends the replica: tell the spans that are left."""
+    if tracer is not None:
+        await asyncio.to_thread(tracer.flush)
 
 
 def compose(facts: Facts) -> Application:
@@ -252,6 +269,7 @@ def compose(facts: Facts) -> Application:
         facts.trio,
         config.model.name,
         config.liveness.heartbeat_s,
+        config.tracing.settings(),
     )
     pools = [
         _deployment(
@@ -260,7 +278,10 @@ def compose(facts: Facts) -> Application:
             graceful_shutdown_timeout_s=pool.drain_s + 2 * _STOP_S,
             label_selector=config.control.selector,
             **pool_replicas(config, name),
-        ).bind(SpecMaker(name, pool, facts.engine(pool)), config.liveness.pool())
+        ).bind(
+            SpecMaker(name, pool, facts.engine(pool), config.tracing.settings()),
+            config.liveness.pool(),
+        )
         for name, pool in config.pools.items()
     ]
     ingress = _deployment(
@@ -276,6 +297,7 @@ def compose(facts: Facts) -> Application:
         _about(facts),
         {name: pool.scale().min_workers for name, pool in config.pools.items()},
         config.liveness.failover(config.router.worker_wait_s),
+        config.tracing.settings(),
         router,
         pools,
     )

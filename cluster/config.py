@@ -18,6 +18,7 @@ from cluster.config_liveness import LivenessConfig
 from cluster.config_lossy import LiveConfig, LossyConfig, Section
 from cluster.config_pools import HardwareConfig, PoolConfig, Positive
 from cluster.config_scale import CouplingConfig
+from cluster.config_tracing import TracingConfig
 from cluster.errors import ConfigError
 from cluster.files import DEFAULT_CONFIG as DEFAULT_CONFIG
 from cluster.files import ROOT as ROOT
@@ -183,6 +184,8 @@ class Config(Section):
     """Where the parts without weights run."""
     liveness: LivenessConfig = LivenessConfig()
     """After how much silence something is taken for lost."""
+    tracing: TracingConfig = TracingConfig()
+    """Traces by OpenTelemetry."""
 
     @property
     def scales(self) -> bool:

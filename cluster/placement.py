@@ -35,6 +35,7 @@ from cluster.nodes import actor_is_placed
 from cluster.sizes import added_niceness, cpus_of, worker_env
 from cluster.ways import Ways, on_way
 from infra.probe.sampler import ProbeSettings
+from infra.tracing import TracingSettings
 from policies.audit import AuditRow, AuditSettings
 from policies.audit_state import AuditState
 
@@ -121,6 +122,7 @@ class SpecMaker:
     name: str
     pool: PoolConfig
     engine: EngineSpec
+    tracing: TracingSettings = field(default_factory=TracingSettings)
 
     def __call__(self) -> WorkerSpec:
         """A spec with a name of its own."""
@@ -132,6 +134,7 @@ class SpecMaker:
             niceness=added_niceness(self.pool),
             lease="cores" if self.pool.cores == "lease" else None,
             probe=ProbeSettings(interval_s=self.pool.probe_s),
+            tracing=self.tracing,
         )
         return on_way(spec, self.pool)
 

@@ -77,7 +77,7 @@ def _serve(facts: Facts, http: dict[str, Any], address: str | None, teller: Tell
     finally:
         _ignore_signals()
         teller.stopping()
-        _end(address)
+        _end(address, gracefully=facts.config.tracing.exporter != "none")
 
 
 def _watch(base: str, teller: Teller) -> None:
@@ -132,12 +132,13 @@ def _deploy(facts: Facts) -> None:
         time.sleep(_POLL_S)
 
 
-def _end(address: str | None) -> None:
-    """End what this process started: the application, and Ray where it is our own."""
+def _end(address: str | None, *, gracefully: bool) -> None:
+    """End what this process started: the application, and Ray where it is our own. `gracefully`:
+    there too its parts may say what they have left to say."""
     # Listed first: once Ray's daemons are gone, their helpers are nobody's children.
     own = psutil.Process().children(recursive=True)
     if ray.is_initialized():
-        if address is not None:
+        if address is not None or gracefully:
             with contextlib.suppress(Exception):
                 serve.delete(_NAME)
                 end_shared()

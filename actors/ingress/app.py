@@ -36,7 +36,9 @@ from actors.ingress.settings import IngressSettings
 from actors.ingress.stream import Backend, Choice, Delta, drive, open_choices
 from actors.ingress.structured import SchemaGate
 from actors.ingress.text import TextCodec
+from actors.ingress.traces import RequestTrace
 from actors.messages import Timed
+from infra.tracing import Tracer
 
 # A longer body is parsed and tokenised off the event loop.
 _INLINE_BODY_BYTES = 16 << 10
@@ -48,9 +50,15 @@ class Ingress:
     """The endpoints of one served model."""
 
     def __init__(
-        self, settings: IngressSettings, codec: TextCodec, backend: Backend, schemas: SchemaGate
+        self,
+        settings: IngressSettings,
+        codec: TextCodec,
+        backend: Backend,
+        schemas: SchemaGate,
+        tracer: Tracer | None = None,
     ) -> None:
         self._settings = settings
+        self._tracer = tracer
         self._codec = codec
         self._backend = backend
         self._schemas = schemas
@@ -99,8 +107,22 @@ class Ingress:
     async def _generate(
         self, request: Request, kind: type[Body], admit: Admit[Body], wire_kind: type[Wire]
     ) -> Response:
+        trace = RequestTrace(self._tracer, request, wire_kind)
+        try:
+            return await self._answer(request, kind, admit, wire_kind, trace)
+        except BaseException as exc:
+            trace.failed(exc)
+            raise
+
+    async def _answer(
+        self,
+        request: Request,
+        kind: type[Body],
+        admit: Admit[Body],
+        wire_kind: type[Wire],
+        trace: RequestTrace,
+    ) -> Response:
         request_id: str = request.state.request_id
-        came_s = time.time()
         raw = await read_body(request, self._settings.max_body_bytes)
 
         def admitted_body() -> Admitted:
@@ -110,9 +132,6 @@ class Ingress:
             admitted = await asyncio.to_thread(admitted_body)
         else:
             admitted = admitted_body()
-        if admitted.timeline:
-            timed = replace(admitted.generate, timed=Timed(came_s, told=True))
-            admitted = replace(admitted, generate=timed)
         if grammar := admitted.generate.sessions[0].sampling.params.grammar:
             await self._schemas.check(grammar)
         identity = Identity(
@@ -130,12 +149,17 @@ class Ingress:
             timeline=admitted.timeline,
             logprobs=admitted.logprobs,
         )
+        trace.admitted(admitted, wire)
+        if admitted.timeline or trace.carrier:
+            timed = Timed(trace.came_s, admitted.timeline, trace.carrier)
+            admitted = replace(admitted, generate=replace(admitted.generate, timed=timed))
         choices = open_choices(admitted, self._codec)
         if admitted.stream:
-            events = self._events(admitted, choices, wire, request_id)
+            events = self._events(admitted, choices, wire, request_id, trace)
             return await _begin(events, request)
         async with while_connected(request.receive):
             await self._run(admitted, choices)
+        trace.answered(choices)
         whole = wire.whole(admitted.num_prompt_tokens, choices)
         return Response(whole, media_type="application/json")
 
@@ -145,7 +169,12 @@ class Ingress:
                 pass
 
     async def _events(
-        self, admitted: Admitted, choices: list[Choice], wire: Wire, request_id: str
+        self,
+        admitted: Admitted,
+        choices: list[Choice],
+        wire: Wire,
+        request_id: str,
+        trace: RequestTrace,
     ) -> AsyncGenerator[bytes, None]:
         """The events of a stream. A failure before the first one is raised, later it is sent."""
         unsent: dict[int, Delta] = {}
@@ -163,14 +192,19 @@ class Ingress:
                         unsent[choice.index] = whole
                     if frame:
                         opened.add(choice.index)
+                        trace.told()
                         yield frame
+            trace.answered(choices)
             if admitted.include_usage:
                 yield wire.usage_chunk(admitted.num_prompt_tokens, choices)
             yield DONE
         except Exception as exc:
+            trace.failed(exc, choices)
             if not opened:
                 raise
             yield sse(explain(exc, request_id).body())
+        finally:
+            trace.left(choices)
 
 
 async def _begin(events: AsyncGenerator[bytes, None], request: Request) -> EventStream:
@@ -206,9 +240,10 @@ def create_app(
     tokenizer: TextCodec,
     backend: Backend,
     schemas: SchemaGate | None = None,
+    tracer: Tracer | None = None,
 ) -> FastAPI:
     """The application; see the modules beside this one for its parts."""
-    ingress = Ingress(settings, tokenizer, backend, schemas or SchemaGate(tokenizer))
+    ingress = Ingress(settings, tokenizer, backend, schemas or SchemaGate(tokenizer), tracer)
     app = FastAPI(
         title="viaserve", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False
     )

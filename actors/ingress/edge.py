@@ -27,7 +27,8 @@ _log = logging.getLogger("viaserve.ingress")
 
 
 class Edge:
-    """ASGI middleware around everything: X-Request-Id, Authorization, and no bare 500."""
+    """ASGI middleware around everything: X-Request-Id, Authorization, and no bare 500. What
+    is under `headers` in the request's state goes out with any response to it."""
 
     def __init__(
         self, app: ASGIApp, api_keys: tuple[str, ...], echo_request_id: bool = True
@@ -50,9 +51,10 @@ class Edge:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
+                told = [*message.get("headers", ()), *scope["state"].get("headers", ())]
                 if self._echo:
-                    id_header = (b"x-request-id", request_id.encode())
-                    message = {**message, "headers": [*message.get("headers", ()), id_header]}
+                    told.append((b"x-request-id", request_id.encode()))
+                message = {**message, "headers": told}
             await send(message)
 
         try:

@@ -109,6 +109,7 @@ class Identity:
 class Wire(ABC):
     """The parts that chat and text completions spell alike."""
 
+    operation: str
     id_prefix: str
     whole_object: str
     chunk_object: str
@@ -137,6 +138,16 @@ class Wire(ABC):
         self._timeline = timeline
         self._logprobs = logprobs
         self._codec = codec
+
+    @property
+    def answer_id(self) -> str:
+        """The answer's name."""
+        return self._head["id"]
+
+    @property
+    def model(self) -> str:
+        """The model's name."""
+        return self._head["model"]
 
     @abstractmethod
     def opening(self, choice: Choice) -> bytes:
@@ -206,6 +217,7 @@ class Wire(ABC):
 class ChatWire(Wire):
     """chat.completion and chat.completion.chunk."""
 
+    operation = "chat"
     id_prefix = "chatcmpl-"
     whole_object = "chat.completion"
     chunk_object = "chat.completion.chunk"
@@ -237,6 +249,7 @@ class ChatWire(Wire):
 class CompletionWire(Wire):
     """text_completion, whole and in chunks."""
 
+    operation = "text_completion"
     id_prefix = "cmpl-"
     whole_object = chunk_object = "text_completion"
 

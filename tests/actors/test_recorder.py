@@ -81,7 +81,8 @@ async def test_timeline_adds_up_to_the_answer(world: World, plan, layout):
         assert stages[-1].round < counters.rounds
         for before, after in itertools.pairwise(stages):
             assert before.start_s + before.wall_s <= after.start_s + 1e-6
-        assert all(stage.batch == 2 for stage in stages[1:])
+        assert stages[1].batch == 2
+        assert {stage.batch for stage in stages[2:]} <= {1, 2}
 
 
 @pytest.mark.parametrize("layout", [(CHEAP, LARGE), (ALL,)], ids=["apart", "together"])

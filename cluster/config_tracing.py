@@ -1,0 +1,68 @@
+"""The part of the config that says where traces go, and which requests have one."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator, model_validator
+
+from cluster.config_lossy import Section
+from infra.tracing import TracingSettings
+
+_HTTP_PATH = "/v1/traces"
+
+
+class TracingConfig(Section):
+    """Traces by OTLP. Of requests whose caller has not decided (`traceparent`), `sample_frac`
+    are traced. Without `endpoint`, OpenTelemetry's environment variables say where to, by
+    default this host: port 4317 for gRPC, 4318 for HTTP."""
+
+    exporter: Literal["none", "otlp-grpc", "otlp-http"] = "none"
+    endpoint: str | None = None
+    sample_frac: Annotated[float, Field(strict=True, ge=0, le=1)] = 0.1
+    headers: dict[str, str] = Field(default={}, repr=False)
+    service_name: Annotated[str, Field(min_length=1)] = "viaserve"
+
+    @field_validator("endpoint")
+    @classmethod
+    def _is_url(cls, endpoint: str | None) -> str | None:
+        if endpoint is None:
+            return None
+        try:
+            parts = urlsplit(endpoint)
+            known = parts.scheme in ("http", "https") and bool(parts.hostname)
+            known = known and parts.port != 0
+        except ValueError:
+            known = False
+        if not known:
+            raise ValueError("should be a URL like http://collector:4317, https for TLS")
+        return endpoint
+
+    @field_validator("headers")
+    @classmethod
+    def _are_headers(cls, headers: dict[str, str]) -> dict[str, str]:
+        for name, value in headers.items():
+            if not name or not (name + value).isascii() or not (name + value).isprintable():
+                raise ValueError(f"'{name}' should be a header's name and value in printable ASCII")
+        # gRPC refuses capitals; HTTP does not mind.
+        return {name.lower(): value for name, value in headers.items()}
+
+    @model_validator(mode="after")
+    def _somebody_exports(self) -> TracingConfig:
+        if self.exporter == "none" and (self.endpoint or self.headers):
+            raise ValueError("endpoint and headers need exporter: otlp-grpc or otlp-http")
+        return self
+
+    def settings(self) -> TracingSettings:
+        """The same as the tracer knows it."""
+        endpoint = self.endpoint
+        if endpoint and self.exporter == "otlp-http" and urlsplit(endpoint).path in ("", "/"):
+            endpoint = endpoint.rstrip("/") + _HTTP_PATH
+        return TracingSettings(
+            exporter=self.exporter,
+            endpoint=endpoint,
+            sample_frac=self.sample_frac,
+            headers=tuple(self.headers.items()),
+            service_name=self.service_name,
+        )

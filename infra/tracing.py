@@ -1,0 +1,192 @@
+"""Spans out to OpenTelemetry: begun here and ended there, or told after the fact, with parents
+and links in other processes. It knows no domain: names, times and attributes are told.
+
+Where the process has a tracer provider already (Ray Serve's `tracing_config` sets one), that one
+is used and only gets our exporter as well; else the process gets one of its own. Export runs on a
+thread of its own, in batches.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from opentelemetry import trace
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+from opentelemetry.trace import Link, SpanKind, Status, StatusCode
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+_PROPAGATOR = TraceContextTextMapPropagator()
+_SCOPE = "viaserve"
+_FLUSH_MS = 2_000
+_EVERY_MS = 500.0
+"""Between two exports: what a process that is killed had not yet told is lost."""
+_MAX_QUEUED = 16_384
+_MAX_LINKS = 32
+
+Carrier = tuple[tuple[str, str], ...]
+"""A span as other processes know it: W3C's `traceparent`, and `tracestate` where there is one."""
+Kind = Literal["server", "internal", "consumer"]
+_KINDS = {
+    "server": SpanKind.SERVER,
+    "internal": SpanKind.INTERNAL,
+    "consumer": SpanKind.CONSUMER,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TracingSettings:
+    """Where spans go, and how many requests have any. `sample_frac`: of those that come without
+    a decision of their caller's. `endpoint`: None leaves it to OpenTelemetry's environment
+    variables, whose default is this host."""
+
+    exporter: Literal["none", "otlp-grpc", "otlp-http"] = "none"
+    endpoint: str | None = None
+    sample_frac: float = 0.1
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    service_name: str = "viaserve"
+
+
+class Span:
+    """A span that has begun. One that is not sampled costs next to nothing."""
+
+    def __init__(self, span: trace.Span) -> None:
+        self._span = span
+
+    @property
+    def sampled(self) -> bool:
+        """Whether anybody will see it."""
+        return self._span.get_span_context().trace_flags.sampled
+
+    @property
+    def carrier(self) -> Carrier:
+        """For children and links elsewhere, and for the caller."""
+        told: dict[str, str] = {}
+        _PROPAGATOR.inject(told, trace.set_span_in_context(self._span))
+        return tuple(told.items())
+
+    def rename(self, name: str) -> None:
+        """Where the name is known only later."""
+        self._span.update_name(name)
+
+    def set(self, attributes: Mapping[str, Any]) -> None:
+        """Add attributes; None is left out."""
+        self._span.set_attributes(_known(attributes))
+
+    def fail(self, kind: str, message: str = "") -> None:
+        """It ends in an error of this kind."""
+        self._span.set_attribute("error.type", kind)
+        self._span.set_status(Status(StatusCode.ERROR, message or None))
+
+    def end(self, end_s: float | None = None) -> None:
+        """Now, or at a time in seconds of the wall clock."""
+        self._span.end(None if end_s is None else _nanos(end_s))
+
+
+class Tracer:
+    """A process's way to its spans. `part` is an attribute of each of them."""
+
+    def __init__(self, provider: TracerProvider, part: str, *, extends: bool = False) -> None:
+        self._provider = provider
+        self._tracer = provider.get_tracer(_SCOPE)
+        self._part = {"viaserve.part": part, "process.pid": os.getpid()}
+        self._extends = extends
+
+    def begin(
+        self,
+        name: str,
+        parent: Carrier = (),
+        *,
+        kind: Kind = "internal",
+        start_s: float | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        links: Iterable[Carrier] = (),
+    ) -> Span:
+        """A span that begins now, or at a time of the wall clock; without a parent, that of a
+        new trace, which may be sampled or not."""
+        span = self._tracer.start_span(
+            name,
+            _PROPAGATOR.extract(dict(parent), context=_EMPTY),
+            kind=_KINDS[kind],
+            attributes=self._part | _known(attributes or {}),
+            links=_links(links),
+            start_time=None if start_s is None else _nanos(start_s),
+        )
+        return Span(span)
+
+    def enter(self, name: str, headers: Callable[[str], str | None]) -> Span:
+        """The span of a request that comes in: below the span that whoever set up the process's
+        provider has open here, or below the caller's by its `headers`, or of a new trace."""
+        current = trace.get_current_span()
+        if self._extends and current.get_span_context().is_valid:
+            return self.begin(name, Span(current).carrier, kind="server")
+        told = ((key, headers(key)) for key in ("traceparent", "tracestate"))
+        return self.begin(name, tuple((k, v) for k, v in told if v), kind="server")
+
+    def span(self, name: str, parent: Carrier, start_s: float, end_s: float, **rest: Any) -> None:
+        """A span that is over; `rest` as in `begin`."""
+        self.begin(name, parent, start_s=start_s, **rest).end(end_s)
+
+    def flush(self) -> None:
+        """Export what there is; waits for two seconds at most."""
+        self._provider.force_flush(_FLUSH_MS)
+
+
+_EMPTY = trace.set_span_in_context(trace.INVALID_SPAN)
+"""A context that does not take a span that happens to be open here for the parent."""
+
+
+def open_tracer(settings: TracingSettings, part: str) -> Tracer | None:
+    """The process's tracer; None where nothing is traced. To be called once."""
+    there = trace.get_tracer_provider()
+    extends = isinstance(there, TracerProvider)
+    if settings.exporter == "none" and not extends:
+        return None
+    provider = there if isinstance(there, TracerProvider) else _provider(settings)
+    if settings.exporter != "none":
+        provider.add_span_processor(
+            BatchSpanProcessor(
+                exporter_of(settings),
+                max_queue_size=_MAX_QUEUED,
+                schedule_delay_millis=_EVERY_MS,
+            )
+        )
+    return Tracer(provider, part, extends=extends)
+
+
+def _provider(settings: TracingSettings) -> TracerProvider:
+    sampler = ParentBased(TraceIdRatioBased(settings.sample_frac))
+    return TracerProvider(sampler, Resource.create({"service.name": settings.service_name}))
+
+
+def exporter_of(settings: TracingSettings) -> SpanExporter:
+    """The exporter, over gRPC or HTTP; https in the endpoint asks for TLS."""
+    headers = dict(settings.headers) or None
+    if settings.exporter == "otlp-grpc":
+        from opentelemetry.exporter.otlp.proto.grpc import trace_exporter as grpc
+
+        return grpc.OTLPSpanExporter(endpoint=settings.endpoint, headers=headers)
+    from opentelemetry.exporter.otlp.proto.http import trace_exporter as http
+
+    return http.OTLPSpanExporter(endpoint=settings.endpoint, headers=headers)
+
+
+def _links(carriers: Iterable[Carrier]) -> list[Link]:
+    spans = (
+        trace.get_current_span(_PROPAGATOR.extract(dict(carrier), context=_EMPTY))
+        for carrier in list(carriers)[:_MAX_LINKS]
+    )
+    return [Link(span.get_span_context()) for span in spans]
+
+
+def _known(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in attributes.items() if value is not None}
+
+
+def _nanos(seconds: float) -> int:
+    return int(seconds * 1e9)
