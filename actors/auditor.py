@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from actors.messages import StepRequest
-from policies.audit import AuditFigures, AuditRow, figures_of
+from policies.audit import AuditFigures, AuditRow, counted, figures_of
 from policies.audit_state import OVERSHOOT_EDGES, AuditState
 from policies.lossy import LossySettings, plan_in_force
 from policies.session import Session
@@ -27,14 +27,28 @@ Report = Callable[[Sequence[AuditRow]], Awaitable[AuditState]]
 _MOST_ROWS = 10_000
 
 
+def samples(state: AuditState) -> dict[str, dict[str, int]]:
+    """Rows of the random and the biased sample, and tokens by the upper edge of their bucket of
+    overshoot."""
+    edges = [*map(str, OVERSHOOT_EDGES), "+Inf"]
+    return {
+        "sampled": asdict(state.sampled),
+        "escalated": asdict(state.escalated),
+        "overshoot": dict(zip(edges, state.overshoot.counts, strict=True)),
+    }
+
+
 class Auditor:
-    """The running sessions that may want a look, and the rows that wait to be reported."""
+    """The running sessions that may want a look, and the rows that wait to be reported.
+
+    `reported`: the counts of what this router alone has told the book, since it began."""
 
     def __init__(self, settings: LossySettings, fallback: Plan, report: Report) -> None:
         """`fallback`: the exact plan of sessions whose gate the audit has closed."""
         self.settings = settings
         self.fallback = fallback
         self.state = AuditState("")
+        self.reported = AuditState("")
         self._report = report
         self._waiting: dict[str, Session] = {}
         self._rows: list[AuditRow] = []
@@ -73,14 +87,7 @@ class Auditor:
     def describe(self) -> dict[str, Any]:
         """The figures, and what the random and the biased sample have shown over all levels;
         `overshoot` counts tokens by the upper edge of their bucket."""
-        state = self.state
-        edges = [*map(str, OVERSHOOT_EDGES), "+Inf"]
-        return {
-            **asdict(self.figures()),
-            "sampled": asdict(state.sampled),
-            "escalated": asdict(state.escalated),
-            "overshoot": dict(zip(edges, state.overshoot.counts, strict=True)),
-        }
+        return {**asdict(self.figures()), **samples(self.state)}
 
     def left(self, session: Session) -> None:
         """The session runs no more; a look under way is still taken in."""
@@ -118,6 +125,8 @@ class Auditor:
             while self._rows:
                 rows, self._rows = self._rows, []
                 self.state = await self._report(rows)
+                known = [row for row in rows if row.level <= self.settings.audit.levels]
+                self.reported = counted(self.reported, self.settings.audit, known)
         except Exception:
             logger.exception("the audit's book did not answer; rows are lost")
         finally:

@@ -17,7 +17,7 @@ from actors.lanes import Lane, available_tiers, models_of
 from actors.messages import Output
 from actors.recorder import Recorder
 from policies.session import Session
-from policies.vocabulary import Tier
+from policies.vocabulary import Counters, Tier
 from policies.work import WorkKind
 
 Recompute = Callable[[Collection[Tier], int], float]
@@ -35,6 +35,8 @@ class Running:
     that were not answered in time; `shuns`: the worker of the last such step. `patience_s`: how
     long its next block may wait for a worker. `spare`: the block came from prompt lookup
     because the worker was busy. `recorder`: notes its steps, where the request is timed.
+    `entered_s`, `started_s`: when it came and when it was admitted. `counted`: its counters as
+    metrics have them.
     """
 
     session: Session
@@ -46,7 +48,9 @@ class Running:
     failures: int = 0
     late: int = 0
     shuns: Lane | None = None
+    entered_s: float = 0.0
     started_s: float = 0.0
+    counted: Counters = field(default_factory=Counters)
     patience_s: float = float("inf")
     spare: bool = False
     recorder: Recorder | None = None

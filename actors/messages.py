@@ -77,7 +77,8 @@ class WorkerReport:
     `weight_bytes`: of all its tiers together, shared weights counted once. `probe`: how busy it
     and its device are, as sampled last. `rank_pids`: of a worker that is a
     group, by rank; what is said of memory is then rank 0's share. Since its start: `busy_s`
-    seconds of steps, `item_s` those of every item of theirs.
+    seconds of steps, `item_s` those of every item of theirs, `lived_s` of all. `price_per_hour`:
+    of the worker, in USD, None where nobody has said.
     """
 
     worker_id: str
@@ -97,6 +98,8 @@ class WorkerReport:
     rank_pids: tuple[int, ...] = ()
     busy_s: float = 0.0
     item_s: float = 0.0
+    lived_s: float = 0.0
+    price_per_hour: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

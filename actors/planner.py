@@ -13,6 +13,7 @@ from typing import Any
 from actors.messages import StepReply
 from policies.catch_up import CatchUp
 from policies.estimates import TierTiming
+from policies.evidence import Verdicts
 from policies.plan import Choice, Controller
 from policies.plan_settings import ControllerSettings
 from policies.pressure import Pressure
@@ -64,10 +65,11 @@ class Planner:
         for tier in tiers:
             self._controller.saw_hop(tier, hop_s)
 
-    def heard(self, session: Session) -> None:
-        """What a reply said of the tiers' agreement."""
-        for verdicts in session.take_verdicts():
-            self._controller.saw_verdicts(verdicts)
+    def heard(self, told: Iterable[Verdicts]) -> None:
+        """What a reply said of the tiers' agreement; lossy rounds are none of its evidence."""
+        for verdicts in told:
+            if verdicts.exact:
+                self._controller.saw_verdicts(verdicts)
 
     def plan(
         self, session: Session, load: int, available: frozenset[Tier], models: frozenset[Tier]

@@ -33,12 +33,14 @@ from actors.planner import Planner
 from actors.recorder import Recorder, Step
 from actors.router_settings import RouterSettings
 from actors.steps import Call, Steps
+from actors.tally import Tally
 from actors.usage import Demand, demand
 from actors.watch import PoolWatch
 from infra.tracing import Carrier, Tracer
 from policies.balance import waits
 from policies.counting import together
 from policies.deadline import DeadlineSettings, backoff_s
+from policies.evidence import Verdicts
 from policies.session import Session
 from policies.transitions import State
 from policies.vocabulary import Counters, PlanKind, Tier
@@ -72,6 +74,7 @@ class Router:
         self._watch = PoolWatch(settings.pressure, self._drafts_here)
         self._steps = Steps(call, clock, settings.step_timeout_s, settings.deadline, self._lose)
         self._backoff = settings.deadline or DeadlineSettings()
+        self._tally = Tally()
         self._queue: deque[Running] = deque()
         self._running: dict[str, Running] = {}
         self._homeless: set[Running] = set()
@@ -92,7 +95,11 @@ class Router:
             return
         inbox: asyncio.Queue[Output] = asyncio.Queue()
         share = self._auditor.settings.audit.sample_prob
-        entered = [Running(Session(s, share), i, inbox) for i, s in enumerate(request.sessions)]
+        now = self._clock()
+        entered = [
+            Running(Session(s, share), i, inbox, entered_s=now)
+            for i, s in enumerate(request.sessions)
+        ]
         if request.timed is not None:
             for running in entered:
                 timed, session = request.timed, running.session
@@ -141,6 +148,7 @@ class Router:
         if running.recorder is not None:
             running.recorder.end()
         self._auditor.left(session)
+        self._tally.brought_up([running])
         if running in self._queue:
             self._queue.remove(running)
         if self._running.pop(session.session_id, None) is None:
@@ -244,6 +252,7 @@ class Router:
 
     def _admit(self, running: Running) -> None:
         running.started_s = self._clock()
+        self._tally.waited(running.session.spec.mode, running.started_s - running.entered_s)
         self._running[running.session.session_id] = running
         self._replan(running, self._homes.load(newcomers=1))
         self._place(running)
@@ -271,7 +280,7 @@ class Router:
         self._homes.move_off(running)
         if here is not None and here.serves(session):
             self._planner.saw_draft(here.propose(session))
-            self._planner.heard(session)
+            self._planner.heard(self._told(session))
         session.share(self._homes.plays_rounds(running))
         lane = self._homes.find(running)
         if session.wants is WorkKind.PROPOSE and not self._waits(running, lane):
@@ -307,9 +316,15 @@ class Router:
             session.plan = replace(session.plan, kind=PlanKind.TWO_TIER)
             spare.propose(session)
             running.spare = session.wants is WorkKind.VERIFY
-            session.take_verdicts()
+            self._told(session)
         else:
             session.skip_proposing()
+
+    def _told(self, session: Session) -> list[Verdicts]:
+        """What is new of the tiers' agreement; it is counted in any case."""
+        verdicts = session.take_verdicts()
+        self._tally.heard(session.spec.mode, verdicts)
+        return verdicts
 
     def _give_up(self, running: Running) -> None:
         wait_s = self._settings.worker_wait_s
@@ -344,6 +359,7 @@ class Router:
         elif answered is not None and self._homes.has(lane):
             reply, wall_s = answered
             self._planner.saw_step(reply)
+            self._tally.computed(lane.report.pool, reply.timings)
             if request.items and alone:
                 # Where full is, the others' part of a round comes in the call that asks full.
                 hopped = {Tier.FULL} & set(lane.tiers) or set(lane.tiers) - self._drafts_here
@@ -359,6 +375,7 @@ class Router:
         """A call of the audit alone; where it fails there is no look, and nothing else."""
         answered = await self._steps.answer(lane, request, alone=False)
         if answered is not None and self._homes.has(lane):
+            self._tally.computed(lane.report.pool, answered[0].timings)
             self._auditor.take_in(lane.worker_id, sessions, answered[0].replies)
         else:
             for session in sessions:
@@ -376,13 +393,14 @@ class Router:
                 self._replan(running, len(lane.homes))
             rounds = session.counters.rounds
             commit = session.on_reply(lane.worker_id, answer)
+            verdicts = self._told(session)
             if running.recorder is not None:
                 commit = running.recorder.saw(step, place, rounds, commit)
             if running.spare:
                 # Prompt lookup alone is not the draft that the controller knows.
                 running.spare = session.wants is WorkKind.VERIFY
-                session.take_verdicts()
-            self._planner.heard(session)
+            else:
+                self._planner.heard(verdicts)
             if commit is not None:
                 running.failures, running.shuns = 0, None
                 running.inbox.put_nowait((running.index, self._auditor.told(session, commit)))
@@ -449,6 +467,10 @@ class Router:
         busy = any(lane.waiting or lane.in_flight or lane.releases for lane in lanes)
         busy = busy or not self._auditor.idle
         return not (self._running or self._queue or len(self._steps) or busy)
+
+    def tally(self) -> Tally:
+        """What has been counted so far, for metrics."""
+        return self._tally.brought_up(self._running.values())
 
     def status(self) -> dict[str, Any]:
         """A snapshot for health pages and tests; times in seconds. `costs`: what all sessions

@@ -37,7 +37,8 @@ from policies.vocabulary import Tier
 class WorkerSpec:
     """What a worker is to be. `threads` 0: leave torch's default (CUDA). `niceness` is added
     to the process's; `lease`: name of the cores it shares with others, None for its own.
-    `memory_frac`: of its card's memory, what it may take; None is all of it.
+    `memory_frac`: of its card's memory, what it may take; None is all of it. `price_per_hour`:
+    what it costs in USD, None where nobody has said.
     With `ranks` it is a group of processes: a Worker leads, a Follower is each of the others."""
 
     worker_id: str
@@ -49,6 +50,7 @@ class WorkerSpec:
     probe: ProbeSettings = field(default_factory=ProbeSettings)
     ranks: GroupSpec | None = None
     memory_frac: float | None = None
+    price_per_hour: float | None = None
     tracing: TracingSettings = field(default_factory=TracingSettings)
 
 
@@ -56,6 +58,7 @@ class Worker:
     """Loads its tiers on construction; then answers steps."""
 
     def __init__(self, spec: WorkerSpec) -> None:
+        self._began_s = time.monotonic()
         _settle(spec)
         self._spec = spec
         self._busy = BusyTime()
@@ -117,6 +120,8 @@ class Worker:
             rank_pids=self._rank_pids,
             busy_s=self._step_s,
             item_s=self._item_s,
+            lived_s=time.monotonic() - self._began_s,
+            price_per_hour=spec.price_per_hour,
         )
 
     def close(self) -> None:

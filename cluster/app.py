@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import asdict
 from importlib.metadata import version as package_version
@@ -22,10 +22,11 @@ from ray.serve import Application
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from actors.auditor import Auditor
+from actors.auditor import Auditor, samples
 from actors.ingress.app import create_app
 from actors.ingress.failover import Failover, RouterLost
 from actors.ingress.settings import IngressSettings
+from actors.ingress.tally import RequestTally
 from actors.ingress.text import TextCodec
 from actors.liveness import FailoverSettings, Liveness
 from actors.messages import GenerateRequest, Output, Waiting
@@ -35,12 +36,15 @@ from actors.pulse import pulsed
 from actors.router import Router, RouterSettings
 from cluster import __version__
 from cluster.config import load, parse, parse_live
+from cluster.metrics import catalogue, relay
+from cluster.metrics.requests import export_requests, export_values
+from cluster.metrics.router import export_router, export_tally
+from cluster.metrics.worker import WorkerMeter
 from cluster.placement import AuditClient, RegistryClient, SpecMaker, call_worker, reason_of
 from cluster.pools_status import pools_status
 from cluster.preflight import Facts, check
 from cluster.ranks import workers_of
 from cluster.scaling import pool_replicas, pool_stats, router_replicas, router_stats
-from cluster.telemetry import export
 from infra.metrics import Exporter
 from infra.tracing import Tracer, TracingSettings, open_tracer
 from policies.lossy import LossySettings
@@ -51,6 +55,8 @@ logger = logging.getLogger("ray.serve")
 _WATCH_S = 2.0
 _ANSWER_S = 10.0
 _LOOK_S = 1.0
+_EXPORT_S = 5.0
+"""Ray's own interval is twice as long."""
 _STOP_S = 5.0
 _LOST = (RayActorError, ObjectLostError, RayServeException)
 """What a call to a replica raises that is dead, dying, out of reach or not there."""
@@ -70,9 +76,8 @@ class RouterDeployment:
         tracing: TracingSettings,
     ) -> None:
         self._tracer = open_tracer(tracing, "router")
-        self._model = model
         self._pulse_s = pulse_s
-        self._exporter = Exporter()
+        self._exporter = _exporter(model)
         lossy = LossySettings()
         self._audit = AuditClient(trio, lossy.audit)
         self._auditor = Auditor(lossy, fallback, self._audit.observe)
@@ -82,6 +87,7 @@ class RouterDeployment:
         loop = asyncio.get_running_loop()
         self._watch = loop.create_task(self._follow())
         self._looks = loop.create_task(self._look_around())
+        self._exports = loop.create_task(_again_and_again(self._export))
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Serve calls it at the start, and with new settings of a live server."""
@@ -118,7 +124,13 @@ class RouterDeployment:
                 continue
             version, self._waiting = members.version, members.waiting
             self._router.set_members(members)
-            export(self._exporter, self._router.status(), self._model)
+
+    async def _export(self) -> None:
+        tally = self._router.tally()
+        reported = samples(self._auditor.reported)
+        export_router(self._exporter, self._router.status(), reported)
+        export_tally(self._exporter, tally)
+        await export_values(self._exporter, catalogue.QUEUE_TIME, tally.take_waits_s())
 
     async def _look_around(self) -> None:
         while True:
@@ -132,11 +144,18 @@ class RouterDeployment:
 class PoolDeployment:
     """A pool replica; its worker lives and dies with it."""
 
-    def __init__(self, make_spec: SpecMaker, liveness: Liveness) -> None:
+    def __init__(self, make_spec: SpecMaker, liveness: Liveness, model: str) -> None:
         workers = workers_of(make_spec.pool)
         self._drain_s = make_spec.pool.drain_s
         self._pool = Pool(make_spec, workers, RegistryClient(), liveness)
-        self._task = asyncio.get_running_loop().create_task(self._pool.supervise())
+        self._meter = WorkerMeter(_exporter(model), make_spec.name)
+        loop = asyncio.get_running_loop()
+        self._task = loop.create_task(self._pool.supervise())
+        self._exports = loop.create_task(_again_and_again(self._export))
+
+    async def _export(self) -> None:
+        if self._pool.report is not None:
+            self._meter.saw(self._pool.report)
 
     def check_health(self) -> None:
         """Serve's health check: the supervisor itself must be alive."""
@@ -149,8 +168,10 @@ class PoolDeployment:
 
     async def __del__(self) -> None:
         await self._pool.drain(self._drain_s)
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        tasks = self._task, self._exports
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class RouterBackend:
@@ -206,6 +227,10 @@ class RouterBackend:
         kept = [w["row_invariant"] for w in workers if "full" in w["tiers"]]
         return {**self._facts, "row_invariant": all(kept) if kept else None}
 
+    async def metrics(self) -> str:
+        """See `cluster.metrics.relay`."""
+        return await relay.page()
+
     async def _router_status(self) -> dict[str, Any]:
         """Of one router; of none where none answers in time."""
         try:
@@ -233,8 +258,15 @@ class IngressDeployment:
         del pools
         codec = TextCodec.load(model_dir)
         backend = RouterBackend(router, facts, replicas, failover)
+        self._tally = RequestTally()
         self._tracer = open_tracer(tracing, "ingress")
-        self._app = create_app(settings, codec, backend, tracer=self._tracer)
+        self._app = create_app(settings, codec, backend, tally=self._tally, tracer=self._tracer)
+        self._exporter = _exporter(settings.model_name)
+        loop = asyncio.get_running_loop()
+        self._exports = loop.create_task(_again_and_again(self._export))
+
+    async def _export(self) -> None:
+        await export_requests(self._exporter, self._tally.take())
 
     def __serve_build_asgi_app__(self) -> Any:
         return self._app
@@ -247,6 +279,19 @@ async def flush(tracer: Tracer | None) -> None:
     """Serve ends the replica: tell the spans that are left."""
     if tracer is not None:
         await asyncio.to_thread(tracer.flush)
+
+
+def _exporter(model: str) -> Exporter:
+    return Exporter({"model_name": model})
+
+
+async def _again_and_again(export: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        await asyncio.sleep(_EXPORT_S)
+        try:
+            await export()
+        except Exception:  # metrics may stand still, serving may not
+            logger.exception("metrics could not be exported")
 
 
 def compose(facts: Facts) -> Application:
@@ -281,6 +326,7 @@ def compose(facts: Facts) -> Application:
         ).bind(
             SpecMaker(name, pool, facts.engine(pool), config.tracing.settings()),
             config.liveness.pool(),
+            config.model.name,
         )
         for name, pool in config.pools.items()
     ]

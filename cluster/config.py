@@ -150,6 +150,14 @@ class IngressConfig(Section):
     """Of requests that give none; null: a chat may fill the context."""
     api_keys_file: str | None = None
     """Keys, one a line; see also VIASERVE_API_KEYS."""
+    metrics: Literal["open", "key", "off"] = "open"
+    """/metrics answers all (like /health), asks for a key where there are keys, or is not there."""
+
+    @field_validator("metrics", mode="before")
+    @classmethod
+    def _off_is_a_word(cls, metrics: Any) -> Any:
+        # YAML 1.1 reads a bare `off` as false.
+        return "off" if metrics is False else metrics
 
 
 class ControlConfig(HardwareConfig):

@@ -20,6 +20,7 @@ Amount = Annotated[float, Field(gt=0)]
 Device = Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")]
 Cpus = Amount | Literal["auto"]
 Gpus = Annotated[float, Field(ge=0)]
+Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class HardwareConfig(Section):
@@ -77,6 +78,8 @@ class FallbackConfig(HardwareConfig):
     """Null: the pool's."""
     memory_frac: Annotated[float, Field(gt=0, le=1)] | None = None
     """Null: the pool's."""
+    price_per_hour: Price | None = None
+    """Null: the pool's."""
 
     def over(self, pool: PoolConfig) -> dict[str, Any]:
         """The keys of the pool as they are on this hardware."""
@@ -131,6 +134,8 @@ class PoolConfig(HardwareConfig):
     """Rows of one forward."""
     probe_s: Annotated[float, Field(ge=0.05, le=3600)] = 1.0
     """Seconds between two looks at how busy a worker and its device are."""
+    price_per_hour: Price | None = None
+    """Of one worker, all its ranks and cards together, in USD; for metrics alone."""
 
     def scale(self) -> ScaleSettings:
         """How many workers it may have: always the same where it does not scale."""

@@ -74,6 +74,7 @@ class Facts:
             lossy=config.lossy.limits(),
             system_fingerprint=f"fp_{self.fingerprint}",
             echo_request_id=False,  # Serve's proxy does
+            metrics=config.ingress.metrics,
         )
 
     @property

@@ -93,8 +93,10 @@ def on_way(spec: WorkerSpec, way: PoolConfig) -> WorkerSpec:
         engine=replace(spec.engine, device=way.device),
         threads=threads_of(way) if way.device == "cpu" else 0,
         memory_frac=way.memory_share,
+        price_per_hour=way.price_per_hour,
     )
 
 
 def _but_for_labels(way: PoolConfig) -> PoolConfig:
-    return way.model_copy(update={"accelerator": None, "label_selector": {}})
+    other = {"accelerator": None, "label_selector": {}, "price_per_hour": None}
+    return way.model_copy(update=other)

@@ -1,14 +1,28 @@
 """Figures out to Ray's metrics, which a cluster's Prometheus collects. It knows no domain:
-names, labels and numbers are told."""
+metrics, labels and numbers are told."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
 
 from ray.util import metrics
 
 PREFIX = "viaserve_"
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A metric as it is declared. `name` without the prefix; `over`: how the same labels of
+    several processes become one figure."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    what: str
+    labels: tuple[str, ...] = ()
+    over: Literal["sum", "max", "avg"] = "sum"
+    buckets: tuple[float, ...] = ()
 
 
 class Gauge(Protocol):
@@ -27,37 +41,69 @@ class Counter(Protocol):
         ...
 
 
+class Histogram(Protocol):
+    """What is used of Ray's Histogram."""
+
+    def observe(self, value: float, tags: Any = None) -> None:
+        """Count a value of these labels."""
+        ...
+
+
 class Exporter:
-    """Turns totals and levels, told again and again, into counters and gauges."""
+    """Turns totals and levels, told again and again, into counters and gauges. `always` are
+    labels of every metric."""
 
     def __init__(
         self,
+        always: dict[str, str],
         make_counter: Callable[..., Counter] = metrics.Counter,
         make_gauge: Callable[..., Gauge] = metrics.Gauge,
+        make_histogram: Callable[..., Histogram] = metrics.Histogram,
     ) -> None:
+        self._always = always
         self._make_counter = make_counter
         self._make_gauge = make_gauge
+        self._make_histogram = make_histogram
         self._counters: dict[str, Counter] = {}
         self._gauges: dict[str, Gauge] = {}
+        self._histograms: dict[str, Histogram] = {}
         self._told: dict[tuple[Any, ...], float] = {}
 
-    def total(self, name: str, what: str, value: float, **labels: str) -> None:
+    def total(self, metric: Metric, value: float, **labels: str) -> None:
         """A number that only grows; one that has fallen began anew with its process."""
-        if name not in self._counters:
-            self._counters[name] = self._make_counter(
-                PREFIX + name, description=what, tag_keys=tuple(labels)
-            )
-        key = (name, *sorted(labels.items()))
+        key = (metric.name, *sorted(labels.items()))
         before = self._told.get(key, 0.0)
         self._told[key] = value
-        grown = value - before if value >= before else value
-        if grown > 0:
-            self._counters[name].inc(grown, tags=labels)
+        self.more(metric, value - before if value >= before else value, **labels)
 
-    def level(self, name: str, what: str, value: float, **labels: str) -> None:
+    def more(self, metric: Metric, value: float, **labels: str) -> None:
+        """Add to a counter."""
+        if metric.name not in self._counters:
+            self._counters[metric.name] = self._make_counter(**self._declared(metric, "counter"))
+        if value > 0:
+            self._counters[metric.name].inc(value, tags=self._tags(metric, labels))
+
+    def level(self, metric: Metric, value: float, **labels: str) -> None:
         """A number as it is now."""
-        if name not in self._gauges:
-            self._gauges[name] = self._make_gauge(
-                PREFIX + name, description=what, tag_keys=tuple(labels)
+        if metric.name not in self._gauges:
+            self._gauges[metric.name] = self._make_gauge(**self._declared(metric, "gauge"))
+        self._gauges[metric.name].set(value, tags=self._tags(metric, labels))
+
+    def values(self, metric: Metric, values: Iterable[float], **labels: str) -> None:
+        """Count each of them in a histogram."""
+        if metric.name not in self._histograms:
+            self._histograms[metric.name] = self._make_histogram(
+                **self._declared(metric, "histogram"), boundaries=list(metric.buckets)
             )
-        self._gauges[name].set(value, tags=labels)
+        tags = self._tags(metric, labels)
+        for value in values:
+            self._histograms[metric.name].observe(value, tags=tags)
+
+    def _declared(self, metric: Metric, kind: str) -> dict[str, Any]:
+        assert metric.kind == kind, metric
+        tag_keys = (*self._always, *metric.labels)
+        return {"name": PREFIX + metric.name, "description": metric.what, "tag_keys": tag_keys}
+
+    def _tags(self, metric: Metric, labels: dict[str, str]) -> dict[str, str]:
+        assert labels.keys() == set(metric.labels), (metric, labels)
+        return self._always | labels

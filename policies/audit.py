@@ -8,7 +8,7 @@ Pure: it neither draws the sample nor scores it. DESIGN section 3; the bound is
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from policies.audit_state import AuditState, Tally
@@ -127,10 +127,11 @@ def observe(state: AuditState, settings: AuditSettings, rows: Iterable[AuditRow]
     stale: they count as audited tokens but are no evidence about this level's gate.
     """
     batch = list(rows)
-    return _decided(_counted(state, settings, batch), settings) if batch else state
+    return _decided(counted(state, settings, batch), settings) if batch else state
 
 
-def _counted(state: AuditState, settings: AuditSettings, batch: list[AuditRow]) -> AuditState:
+def counted(state: AuditState, settings: AuditSettings, batch: Sequence[AuditRow]) -> AuditState:
+    """The state with more rows, without a decision."""
     assert all(0 <= row.level <= settings.levels for row in batch)
     random = [row for row in batch if not row.escalated]
     # A shadow row was full's own commit, so it is no audited token of the lossy mode.

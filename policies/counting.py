@@ -15,6 +15,11 @@ def together(one: Counters, other: Counters) -> Counters:
     return Counters(*(getattr(one, f.name) + getattr(other, f.name) for f in fields(Counters)))
 
 
+def less(now: Counters, before: Counters) -> Counters:
+    """What has come since."""
+    return Counters(*(getattr(now, f.name) - getattr(before, f.name) for f in fields(Counters)))
+
+
 def after_reply(done: Counters, reply: WorkReply) -> Counters:
     """With what a worker says that it did."""
     return _plus(
@@ -101,35 +106,42 @@ def _plus(
 
 
 def verdicts_on_draft(item: WorkItem, reply: WorkReply) -> list[Verdicts]:
-    """What an exact PROPOSE says of the draft."""
+    """What a PROPOSE says of the draft."""
     counts = reply.draft_asked, reply.draft_tokens
     if item.plan.kind is PlanKind.TWO_TIER:
         return [Verdicts(Rate.DRAFT_FULL, 0, 0, *counts)]
     if item.plan.kind is PlanKind.THREE_TIER:
         kept = reply.tiers.count(Tier.DRAFT)
         return [Verdicts(Rate.DRAFT_SLIM, reply.draft_judged, kept, *counts)]
+    if item.plan.kind is PlanKind.VIA:
+        cleared = len(reply.cleared)
+        kept, left = reply.tiers[:cleared].count(Tier.DRAFT), len(reply.tokens) - cleared
+        judged = reply.draft_judged
+        return [Verdicts(Rate.DRAFT_SLIM, judged, kept, *counts, escalated=left, exact=False)]
     return []
 
 
 def verdicts_on_block(item: WorkItem, num_block: int, kept: int) -> list[Verdicts]:
-    """What an exact VERIFY says of what was proposed."""
-    if not item.plan.kind.exact:
-        return []
+    """What a VERIFY says of what was proposed."""
     screened = item.plan.kind is PlanKind.THREE_TIER
     rate = Rate.SLIM_FULL if screened else Rate.DRAFT_FULL
-    return [Verdicts(rate, min(kept + 1, num_block), kept, 0, 0)]
+    judged = min(kept + 1, num_block)
+    return [Verdicts(rate, judged, kept, 0, 0, block=num_block, exact=item.plan.kind.exact)]
 
 
 def verdicts_on_rounds(item: WorkItem, rounds: Sequence[RoundCounts]) -> list[Verdicts]:
     """What the rounds of one ROUNDS say of the draft and of slim."""
     if item.plan.kind is PlanKind.TWO_TIER:
         judged = ((min(r.kept + 1, r.block), r) for r in rounds)
-        return [Verdicts(Rate.DRAFT_FULL, n, r.kept, r.asked, r.drafted) for n, r in judged]
+        return [
+            Verdicts(Rate.DRAFT_FULL, n, r.kept, r.asked, r.drafted, block=r.block)
+            for n, r in judged
+        ]
     return [
         verdicts
         for r in rounds
         for verdicts in (
             Verdicts(Rate.DRAFT_SLIM, r.judged, r.screened, r.asked, r.drafted),
-            Verdicts(Rate.SLIM_FULL, min(r.kept + 1, r.block), r.kept, 0, 0),
+            Verdicts(Rate.SLIM_FULL, min(r.kept + 1, r.block), r.kept, 0, 0, block=r.block),
         )
     ]

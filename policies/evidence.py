@@ -23,13 +23,19 @@ class Rate(StrEnum):
 class Verdicts:
     """One round of one session. `kept` of the `judged` tokens were accepted (one more was
     judged than kept where one was rejected). The draft was `asked` for so many tokens and
-    `proposed` so many; 0 and 0 where no draft took part."""
+    `proposed` so many; 0 and 0 where no draft took part. `block`: ids that were put before the
+    full tier, 0 where another judged; `escalated`: drafted tokens that slim's gate left to it.
+    Of a lossy round (not `exact`) acceptance is not equality: the controller does not count it.
+    """
 
     rate: Rate
     judged: int
     kept: int
     asked: int
     proposed: int
+    block: int = 0
+    escalated: int = 0
+    exact: bool = True
 
 
 RATES_OF: dict[PlanKind, tuple[Rate, ...]] = {

@@ -127,7 +127,7 @@ class Session:
         return {tier: len(self.tokens) - self._warm.get(tier, 0) for tier in tiers}
 
     def take_verdicts(self) -> list[Verdicts]:
-        """What exact rounds have said of the tiers' agreement since the last time."""
+        """What rounds have said of the tiers' agreement since the last time."""
         taken, self._verdicts = self._verdicts, []
         return taken
 

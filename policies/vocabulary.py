@@ -170,6 +170,11 @@ class SessionSpec:
     num_logprobs: int | None = None
     auto: bool = False
 
+    @property
+    def mode(self) -> str:
+        """What the request asked for; "auto" where the router chooses."""
+        return "auto" if self.auto else self.plan.kind.value
+
 
 class FinishReason(StrEnum):
     """Why a session ended; the values are OpenAI's where OpenAI has one."""

@@ -22,6 +22,7 @@ from actors.ingress.admission import (
     model_not_found,
 )
 from actors.ingress.edge import (
+    OPEN_PATHS,
     Edge,
     EventStream,
     error_response,
@@ -29,15 +30,17 @@ from actors.ingress.edge import (
     read_body,
     while_connected,
 )
-from actors.ingress.errors import ApiError
+from actors.ingress.errors import ApiError, as_api_error
 from actors.ingress.responses import DONE, ChatWire, CompletionWire, Identity, Wire, encode, sse
 from actors.ingress.schema import Body, ChatBody, CompletionBody, parse
 from actors.ingress.settings import IngressSettings
 from actors.ingress.stream import Backend, Choice, Delta, drive, open_choices
 from actors.ingress.structured import SchemaGate
+from actors.ingress.tally import RequestTally, RequestWatch
 from actors.ingress.text import TextCodec
 from actors.ingress.traces import RequestTrace
 from actors.messages import Timed
+from infra.exposition import CONTENT_TYPE
 from infra.tracing import Tracer
 
 # A longer body is parsed and tokenised off the event loop.
@@ -55,8 +58,10 @@ class Ingress:
         codec: TextCodec,
         backend: Backend,
         schemas: SchemaGate,
+        tally: RequestTally,
         tracer: Tracer | None = None,
     ) -> None:
+        self._tally = tally
         self._settings = settings
         self._tracer = tracer
         self._codec = codec
@@ -96,6 +101,10 @@ class Ingress:
         """GET /version."""
         return _json(await self._backend.version())
 
+    async def metrics(self) -> Response:
+        """GET /metrics."""
+        return Response(await self._backend.metrics(), media_type=CONTENT_TYPE)
+
     def _model(self, name: str) -> dict[str, Any]:
         return {
             "id": name,
@@ -123,6 +132,7 @@ class Ingress:
         trace: RequestTrace,
     ) -> Response:
         request_id: str = request.state.request_id
+        began_s = self._tally.clock()
         raw = await read_body(request, self._settings.max_body_bytes)
 
         def admitted_body() -> Admitted:
@@ -154,19 +164,37 @@ class Ingress:
             timed = Timed(trace.came_s, admitted.timeline, trace.carrier)
             admitted = replace(admitted, generate=replace(admitted.generate, timed=timed))
         choices = open_choices(admitted, self._codec)
+        counts = len(choices), admitted.num_prompt_tokens
+        watch = RequestWatch(self._tally, choices[0].mode, began_s, *counts)
         if admitted.stream:
-            events = self._events(admitted, choices, wire, request_id, trace)
+            events = self._events(admitted, choices, wire, request_id, trace, watch)
             return await _begin(events, request)
         async with while_connected(request.receive):
-            await self._run(admitted, choices)
+            await self._run(admitted, choices, watch)
         trace.answered(choices)
         whole = wire.whole(admitted.num_prompt_tokens, choices)
         return Response(whole, media_type="application/json")
 
-    async def _run(self, admitted: Admitted, choices: list[Choice]) -> None:
-        async with aclosing(drive(self._backend, admitted.generate, choices)) as deltas:
+    async def _run(self, admitted: Admitted, choices: list[Choice], watch: RequestWatch) -> None:
+        async with aclosing(self._deltas(admitted, choices, watch)) as deltas:
             async for _ in deltas:
                 pass
+
+    async def _deltas(
+        self, admitted: Admitted, choices: list[Choice], watch: RequestWatch
+    ) -> AsyncGenerator[tuple[Choice, Delta], None]:
+        """What each commit adds; it is counted on the way."""
+        try:
+            async with aclosing(drive(self._backend, admitted.generate, choices)) as deltas:
+                async for choice, delta in deltas:
+                    watch.saw(choice.index, len(delta.tokens), delta.finish)
+                    yield choice, delta
+        except Exception as exc:
+            known = as_api_error(exc)
+            watch.failed(known.status if known else 500)
+            raise
+        finally:
+            watch.left()
 
     async def _events(
         self,
@@ -175,12 +203,13 @@ class Ingress:
         wire: Wire,
         request_id: str,
         trace: RequestTrace,
+        watch: RequestWatch,
     ) -> AsyncGenerator[bytes, None]:
         """The events of a stream. A failure before the first one is raised, later it is sent."""
         unsent: dict[int, Delta] = {}
         opened: set[int] = set()
         try:
-            async with aclosing(drive(self._backend, admitted.generate, choices)) as deltas:
+            async with aclosing(self._deltas(admitted, choices, watch)) as deltas:
                 async for choice, delta in deltas:
                     frame = b""
                     if choice.index not in opened:
@@ -240,10 +269,12 @@ def create_app(
     tokenizer: TextCodec,
     backend: Backend,
     schemas: SchemaGate | None = None,
+    tally: RequestTally | None = None,
     tracer: Tracer | None = None,
 ) -> FastAPI:
     """The application; see the modules beside this one for its parts."""
-    ingress = Ingress(settings, tokenizer, backend, schemas or SchemaGate(tokenizer), tracer)
+    schemas, tally = schemas or SchemaGate(tokenizer), tally or RequestTally()
+    ingress = Ingress(settings, tokenizer, backend, schemas, tally, tracer)
     app = FastAPI(
         title="viaserve", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False
     )
@@ -255,5 +286,14 @@ def create_app(
         app.api_route(path, methods=["GET", "HEAD"])(probe)
     app.get("/version")(ingress.version)
     app.exception_handler(HTTPException)(_http_error)
-    app.add_middleware(Edge, api_keys=settings.api_keys, echo_request_id=settings.echo_request_id)
+    open_paths = OPEN_PATHS
+    if settings.metrics != "off":
+        app.get("/metrics")(ingress.metrics)
+        open_paths |= {"/metrics"} if settings.metrics == "open" else frozenset()
+    app.add_middleware(
+        Edge,
+        api_keys=settings.api_keys,
+        echo_request_id=settings.echo_request_id,
+        open_paths=open_paths,
+    )
     return app

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from policies.lossy import LossyLimits
 from policies.vocabulary import Plan, PlanKind, SamplingParams
@@ -19,6 +20,7 @@ class IngressSettings:
     is open. `aliases`: other names under which the model may be asked for. `echo_request_id`:
     false where a proxy in front already sends X-Request-Id back. `lossy`: None refuses the
     lossy modes. `max_schema_depth`: levels of JSON, two or more for each level of the answer.
+    `metrics`: whether /metrics needs no key, needs one, or is not there.
     """
 
     model_name: str
@@ -45,6 +47,7 @@ class IngressSettings:
     system_fingerprint: str | None = None
     owned_by: str = "viaserve"
     echo_request_id: bool = True
+    metrics: Literal["open", "key", "off"] = "open"
 
     @property
     def served_names(self) -> tuple[str, ...]:

@@ -43,6 +43,10 @@ class Backend(Protocol):
         """What is running, for /version."""
         ...
 
+    async def metrics(self) -> str:
+        """The page of /metrics, in Prometheus' text format."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Delta:
@@ -93,7 +97,7 @@ class Choice:
     @property
     def mode(self) -> str:
         """What the request asked for; "auto" where the router chooses."""
-        return "auto" if self.spec.auto else self.spec.plan.kind.value
+        return self.spec.mode
 
     @property
     def num_tokens(self) -> int:

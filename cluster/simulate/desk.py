@@ -218,7 +218,7 @@ class Desk:
             if session.ends_round:
                 self._replan(asked)
             commit = session.on_reply(seat.name, answer)
-            self._planner.heard(session)
+            self._planner.heard(session.take_verdicts())
             if commit is not None:
                 self.tokens_by[commit.plan.kind] += len(commit.tokens)
                 asked.heard(self._clock.now)

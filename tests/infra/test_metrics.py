@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import random
 from collections import defaultdict
 from typing import Any
 
-from actors.auditor import Auditor
-from actors.messages import Membership
-from actors.planner import Planner
-from actors.router import Router, RouterSettings
-from cluster.telemetry import export
-from infra.metrics import Exporter
-from policies.lossy import LossySettings
-from policies.plan_settings import ControllerSettings
-from policies.vocabulary import Plan, PlanKind
-from tests.actors.fakes import CHEAP, FakeWorker
+from infra.metrics import Exporter, Metric
+
+X = Metric("x_total", "counter", "What.", ("kind",))
+Y = Metric("y", "gauge", "What.")
+Z = Metric("z_seconds", "histogram", "What.", ("kind",), buckets=(1.0, 2.0))
 
 
 class Recorded:
@@ -23,10 +17,20 @@ class Recorded:
 
     def __init__(self) -> None:
         self.values: dict[tuple[Any, ...], float] = defaultdict(float)
+        self.observed: dict[tuple[Any, ...], list[float]] = defaultdict(list)
 
-    def make(self, name: str, description: str, tag_keys: tuple[str, ...]) -> Any:
+    def exporter(self, **always: str) -> Exporter:
+        return Exporter(always, self.make, self.make, self.make)
+
+    def make(
+        self,
+        name: str,
+        description: str,
+        tag_keys: tuple[str, ...],
+        boundaries: list[float] | None = None,
+    ) -> Any:
         assert description.endswith(".")
-        values = self.values
+        values, observed = self.values, self.observed
 
         class Metric:
             def inc(self, value: float = 1.0, tags: dict[str, str] | None = None) -> None:
@@ -38,45 +42,35 @@ class Recorded:
                 assert set(tags or {}) == set(tag_keys)
                 values[name, *sorted((tags or {}).items())] = value
 
+            def observe(self, value: float, tags: dict[str, str] | None = None) -> None:
+                assert boundaries
+                assert set(tags or {}) == set(tag_keys)
+                observed[name, *sorted((tags or {}).items())].append(value)
+
         return Metric()
 
 
 def test_a_total_told_again_counts_once_and_one_that_fell_began_anew():
     seen = Recorded()
-    exporter = Exporter(seen.make, seen.make)
+    exporter = seen.exporter()
     for value in (3, 3, 5, 2, 2):
-        exporter.total("x_total", "What.", value, kind="a")
-    exporter.total("x_total", "What.", 1, kind="b")
+        exporter.total(X, value, kind="a")
+    exporter.total(X, 1, kind="b")
     assert seen.values["viaserve_x_total", ("kind", "a")] == 5 + 2
     assert seen.values["viaserve_x_total", ("kind", "b")] == 1
 
 
-def test_a_level_is_as_it_was_told_last():
+def test_a_level_is_as_it_was_told_last_and_has_the_labels_of_all():
     seen = Recorded()
-    exporter = Exporter(seen.make, seen.make)
+    exporter = seen.exporter(model_name="m")
     for value in (3.0, 0.5):
-        exporter.level("y", "What.", value)
-    assert seen.values[("viaserve_y",)] == 0.5
+        exporter.level(Y, value)
+    assert seen.values["viaserve_y", ("model_name", "m")] == 0.5
 
 
-async def test_a_routers_status_goes_out_whole():
-    async def report(rows: Any) -> Any:
-        raise AssertionError(rows)
-
-    auditor = Auditor(LossySettings(), Plan(PlanKind.OFF), report)
-    planner = Planner(ControllerSettings(), random.Random(0))
-    router = Router(RouterSettings(), lambda handle, request: report(request), auditor, planner)
-    cheap = FakeWorker("c1", CHEAP)
-    router.set_members(Membership(1, (cheap.entry,)))
-    router.look()
+def test_each_value_of_a_histogram_is_counted_once():
     seen = Recorded()
-    export(Exporter(seen.make, seen.make), router.status(), "m")
-    names = {key[0] for key in seen.values}
-    assert {"viaserve_audit_level", "viaserve_audit_disagreement_bound"} <= names
-    of = ("model_name", "m")
-    assert seen.values["viaserve_num_requests_running", of] == 0
-    assert seen.values["viaserve_pool_price", of, ("pool", "fake")] == 1.0
-    assert seen.values["viaserve_pool_workers", of, ("pool", "fake")] == 1
-    assert ("viaserve_pool_util_frac", of, ("pool", "fake")) not in seen.values  # nobody knows it
-    assert seen.values["viaserve_plan_in_force", of, ("plan", "off")] == 1
-    assert seen.values["viaserve_plan_in_force", of, ("plan", "two_tier")] == 0
+    exporter = seen.exporter()
+    exporter.values(Z, [0.5, 1.5], kind="a")
+    exporter.values(Z, [3.0], kind="a")
+    assert seen.observed["viaserve_z_seconds", ("kind", "a")] == [0.5, 1.5, 3.0]

@@ -121,6 +121,9 @@ class FakeBackend:
     async def ready(self) -> tuple[bool, dict[str, Any]]:
         return self.is_ready, {"full": 1}
 
+    async def metrics(self) -> str:
+        return "# HELP viaserve_x X.\n# TYPE viaserve_x gauge\nviaserve_x 1\n"
+
     async def version(self) -> dict[str, Any]:
         return {"version": "0"}
 
