@@ -4,25 +4,11 @@ metrics, labels and numbers are told."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from ray.util import metrics
 
-PREFIX = "viaserve_"
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """A metric as it is declared. `name` without the prefix; `over`: how the same labels of
-    several processes become one figure."""
-
-    name: str
-    kind: Literal["counter", "gauge", "histogram"]
-    what: str
-    labels: tuple[str, ...] = ()
-    over: Literal["sum", "max", "avg"] = "sum"
-    buckets: tuple[float, ...] = ()
+from infra.metric import PREFIX, Metric
 
 
 class Gauge(Protocol):

@@ -5,7 +5,7 @@ Each also has the label `model_name`. Names end as vLLM's do where vLLM has the 
 
 from __future__ import annotations
 
-from infra.metrics import Metric
+from infra.metric import Metric
 
 _LATENCY_S = (0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5)
 _FIRST_S = (*_LATENCY_S, 10.0, 20.0, 40.0, 80.0, 160.0)

@@ -15,7 +15,7 @@ import httpx
 import ray
 
 from infra.exposition import Page
-from infra.metrics import PREFIX
+from infra.metric import PREFIX
 
 logger = logging.getLogger("ray.serve")
 

@@ -8,7 +8,8 @@ from itertools import islice
 
 from actors.ingress.tally import Taken
 from cluster.metrics import catalogue
-from infra.metrics import Exporter, Metric
+from infra.metric import Metric
+from infra.metrics import Exporter
 
 _AT_ONCE = 200
 """Values told in one go, a few microseconds each: streams run on this event loop."""

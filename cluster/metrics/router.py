@@ -7,7 +7,8 @@ from typing import Any
 
 from actors.tally import Tally
 from cluster.metrics import catalogue
-from infra.metrics import Exporter, Metric
+from infra.metric import Metric
+from infra.metrics import Exporter
 from policies.vocabulary import Counters, PlanKind
 
 _LEVELS = {

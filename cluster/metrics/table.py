@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from cluster.config import ROOT
-from cluster.metrics.catalogue import CATALOGUE
-from infra.metrics import PREFIX, Metric
+from pathlib import Path
 
-DOCUMENT = ROOT / "docs" / "observability.md"
+from cluster.metrics.catalogue import CATALOGUE
+from infra.metric import PREFIX, Metric
+
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "observability.md"
 _BEGIN, _END = "<!-- metrics: begin -->\n", "<!-- metrics: end -->\n"
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
-from infra.metrics import Exporter, Metric
+from infra.metric import Metric
+from infra.metrics import Exporter
 
 X = Metric("x_total", "counter", "What.", ("kind",))
 Y = Metric("y", "gauge", "What.")

@@ -34,6 +34,7 @@ def exporter(seen: Recorded) -> Exporter:
 async def export_all(seen: Recorded, world: World) -> None:
     """What two routers, an ingress and a pool replica tell after a few answers."""
     cheap, large = world.worker("cheap", CHEAP), world.worker("large", LARGE)
+    cheap.forward_s, large.forward_s = dict.fromkeys(CHEAP, 0.01), dict.fromkeys(LARGE, 0.02)
     for number in range(2):
         router = world.router()
         world.announce(cheap, large, router=router)
