@@ -309,6 +309,7 @@ def test_override_wins_over_the_file_and_keeps_the_rest(tmp_path: Path):
         ("pools.more.tiers=[full]", lambda c: c.hosts(Tier.FULL), ["large", "more"]),
         ("slim={route: r.json}", lambda c: c.slim.route, "r.json"),
         ("slim.route=r.json", lambda c: c.slim.route, "r.json"),
+        ("ingress.metrics=off", lambda c: c.ingress.metrics, "off"),
         ("ingress.default_max_tokens=", lambda c: c.ingress.default_max_tokens, None),
     ],
 )

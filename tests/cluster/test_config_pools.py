@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -75,6 +76,11 @@ def test_fallback_names_labels_anew_and_keeps_what_it_leaves_out():
     assert {way.fallback for way in (first, second, third)} == {()}
 
 
+def test_fallback_may_have_a_price_of_its_own():
+    first, second, third = pool(price_per_hour=2, fallback=[{"price_per_hour": 0.5}, {}]).ways
+    assert [way.price_per_hour for way in (first, second, third)] == [2, 0.5, 2]
+
+
 def test_pool_without_a_fallback_has_one_way():
     alone = pool(**L4, num_gpus=1)
     assert alone.ways == (alone,)
@@ -108,6 +114,12 @@ def test_pool_without_a_fallback_has_one_way():
         ({"fallback": [{}, {"num_gpus": 1.5}]}, "cheap: fallback.1: num_gpus 1.5 must be"),
         ({"fallback": [{"accelerator": "L5"}]}, "cheap.fallback.0.accelerator: Ray knows no L5"),
         ({"fallback": [{"slots": 3}]}, "cheap.fallback.0.slots: no such key here"),
+        (
+            {"price_per_hour": -1},
+            "cheap.price_per_hour: Input should be greater than or equal to 0",
+        ),
+        ({"price_per_hour": "2 USD"}, "cheap.price_per_hour: Input should be a valid number"),
+        ({"price_per_hour": math.inf}, "cheap.price_per_hour: Input should be a finite number"),
     ],
 )
 def test_impossible_hardware_is_refused_with_its_key(keys: dict[str, Any], says: str):
