@@ -7,6 +7,7 @@ import random
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from time import time
 from typing import Any
 
 from actors.auditor import Auditor
@@ -23,8 +24,10 @@ from actors.messages import (
 from actors.planner import Planner
 from actors.pool import WorkerGone
 from actors.router import Router, RouterSettings
+from actors.step_trace import trace_step
 from actors.tiers import TierHost
 from infra.probe.sample import NOT_SAMPLED
+from infra.tracing import Tracer
 from policies.audit import AuditRow, AuditSettings, observe
 from policies.audit_state import AuditState
 from policies.lossy import LossySettings
@@ -152,6 +155,7 @@ class FakeWorker:
         self.before_step: Callable[[StepRequest], object] = lambda request: None
         self.busy_s = 0.0
         self.forward_s: dict[Tier, float] = {}
+        self.tracer: Tracer | None = None
         self.requests: list[StepRequest] = []
         self.in_flight = 0
         self.most_in_flight = 0
@@ -212,7 +216,10 @@ class FakeWorker:
                     for timing in self._host.take_timings()
                 )
                 busy_s = self.busy_s + sum(timing.seconds for timing in timings)
-                return StepReply(replies, busy_s, timings)
+                reply = StepReply(replies, busy_s, timings)
+                if request.traces and self.tracer is not None:
+                    trace_step(self.tracer, self.pool, self.worker_id, request, reply, time())
+                return reply
         finally:
             self.in_flight -= 1
 
@@ -263,12 +270,18 @@ class World:
         self.workers.append(FakeWorker(worker_id, tiers, **report))
         return self.workers[-1]
 
-    def router(self, *workers: FakeWorker, **settings: Any) -> Router:
+    def router(self, *workers: FakeWorker, tracer: Tracer | None = None, **settings: Any) -> Router:
         lossy = LossySettings(audit=self.audit_settings)
         auditor = Auditor(lossy, TWO_TIER, self.report)
         planner = Planner(ControllerSettings(), random.Random(0))
         router = Router(
-            RouterSettings(**settings), call, auditor, planner, self.time, random.Random(0)
+            RouterSettings(**settings),
+            call,
+            auditor,
+            planner,
+            self.time,
+            random.Random(0),
+            tracer,
         )
         self.routers.append(router)
         self.announce(*workers, router=self.routers[-1])
