@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode
@@ -120,13 +120,20 @@ class Tracer:
         return Span(span)
 
     def enter(self, name: str, headers: Callable[[str], str | None]) -> Span:
-        """The span of a request that comes in: below the span that whoever set up the process's
-        provider has open here, or below the caller's by its `headers`, or of a new trace."""
-        current = trace.get_current_span()
-        if self._extends and current.get_span_context().is_valid:
-            return self.begin(name, Span(current).carrier, kind="server")
+        """The span of a request that comes in, below the caller's by its `headers`.
+
+        Whoever set up the process's provider may have a span open here. It is the parent where
+        it belongs to the caller's trace, or there is no caller; else there is a link to it.
+        """
         told = ((key, headers(key)) for key in ("traceparent", "tracestate"))
-        return self.begin(name, tuple((k, v) for k, v in told if v), kind="server")
+        caller = tuple((key, value) for key, value in told if value)
+        here = trace.get_current_span()
+        if not self._extends or not here.get_span_context().is_valid:
+            return self.begin(name, caller, kind="server")
+        above = _context_of(caller)
+        if not above.is_valid or above.trace_id == here.get_span_context().trace_id:
+            return self.begin(name, Span(here).carrier, kind="server")
+        return self.begin(name, caller, kind="server", links=[Span(here).carrier])
 
     def span(self, name: str, parent: Carrier, start_s: float, end_s: float, **rest: Any) -> None:
         """A span that is over; `rest` as in `begin`."""
@@ -148,15 +155,26 @@ def open_tracer(settings: TracingSettings, part: str) -> Tracer | None:
     if settings.exporter == "none" and not extends:
         return None
     provider = there if isinstance(there, TracerProvider) else _provider(settings)
-    if settings.exporter != "none":
-        provider.add_span_processor(
-            BatchSpanProcessor(
-                exporter_of(settings),
-                max_queue_size=_MAX_QUEUED,
-                schedule_delay_millis=_EVERY_MS,
-            )
-        )
+    if settings.exporter != "none" and not _serve_exports:
+        provider.add_span_processor(_batches(exporter_of(settings)))
     return Tracer(provider, part, extends=extends)
+
+
+_serve_exports = False
+
+
+def serve_exporter() -> list[SpanProcessor]:
+    """For `exporter_import_path` of Ray Serve's `tracing_config`: its spans go out by OTLP as
+    OpenTelemetry's environment variables say, and ours of the same processes with them."""
+    global _serve_exports
+    _serve_exports = True
+    over = os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+    exporter = "otlp-grpc" if over == "grpc" else "otlp-http"
+    return [_batches(exporter_of(TracingSettings(exporter)))]
+
+
+def _batches(exporter: SpanExporter) -> BatchSpanProcessor:
+    return BatchSpanProcessor(exporter, max_queue_size=_MAX_QUEUED, schedule_delay_millis=_EVERY_MS)
 
 
 def _provider(settings: TracingSettings) -> TracerProvider:
@@ -177,11 +195,12 @@ def exporter_of(settings: TracingSettings) -> SpanExporter:
 
 
 def _links(carriers: Iterable[Carrier]) -> list[Link]:
-    spans = (
-        trace.get_current_span(_PROPAGATOR.extract(dict(carrier), context=_EMPTY))
-        for carrier in list(carriers)[:_MAX_LINKS]
-    )
-    return [Link(span.get_span_context()) for span in spans]
+    return [Link(_context_of(carrier)) for carrier in list(carriers)[:_MAX_LINKS]]
+
+
+def _context_of(carrier: Carrier) -> trace.SpanContext:
+    there = _PROPAGATOR.extract(dict(carrier), context=_EMPTY)
+    return trace.get_current_span(there).get_span_context()
 
 
 def _known(attributes: Mapping[str, Any]) -> dict[str, Any]:

@@ -70,6 +70,7 @@ def test_the_exporter_is_what_was_asked_for(exporter):
 
 
 EXTENDED = """
+import sys
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -81,21 +82,29 @@ provider = TracerProvider()
 provider.add_span_processor(SimpleSpanProcessor(theirs))
 trace.set_tracer_provider(provider)
 tracer = open_tracer(TracingSettings(), "ingress")
-with provider.get_tracer("serve").start_as_current_span("replica"):
-    span = tracer.enter("chat", {"traceparent": "00-" + "a" * 32 + "-" + "b" * 16 + "-01"}.get)
-    span.end()
+with provider.get_tracer("serve").start_as_current_span("replica") as here:
+    trace_id = f"{here.get_span_context().trace_id:032x}"
+    caller = {"none": None, "same": trace_id, "other": "a" * 32}[sys.argv[1]]
+    headers = {"traceparent": f"00-{caller}-" + "b" * 16 + "-01"} if caller else {}
+    tracer.enter("chat", headers.get).end()
 ours, replica = theirs.get_finished_spans()
 assert (ours.name, replica.name) == ("chat", "replica")
-assert ours.parent.span_id == replica.get_span_context().span_id
+above = replica.get_span_context().span_id
+if sys.argv[1] == "other":
+    assert f"{ours.parent.trace_id:032x}" == caller
+    assert [link.context.span_id for link in ours.links] == [above]
+else:
+    assert ours.parent.span_id == above
+    assert not ours.links
 assert trace.get_tracer_provider() is provider
 """
 
 
-def test_a_provider_that_is_there_is_used_and_its_open_span_is_the_parent():
+@pytest.mark.parametrize("caller", ["none", "same", "other"])
+def test_a_provider_that_is_there_is_used_and_the_callers_trace_goes_on(caller):
     # In a process of its own: a provider is set once.
-    done = subprocess.run(
-        [sys.executable, "-c", EXTENDED], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "-c", EXTENDED, caller]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 

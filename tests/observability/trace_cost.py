@@ -1,0 +1,181 @@
+"""What tracing costs: the same load with and without sampled requests, in turn, on one server.
+
+    python -m tests.observability.trace_cost --fracs 0.1,1 --pairs 6 --set model.dtype=float32
+
+The client decides by `traceparent` which requests are traced, so arms alternate within one
+server. Prints a table and one line of JSON: tokens a second and the server's processor seconds a
+token, each arm over the baseline beside it, with 95 % bounds of the mean over pairs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import secrets
+import statistics
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import httpx
+import psutil
+from scipy import stats
+
+from tests.serving.server import Server, serving
+
+PROMPTS = (
+    "Name three colours and say where they are seen.",
+    "Explain why the sky is blue.",
+    "Write two sentences about the sea.",
+    "What is 12 times 14? Show the steps.",
+)
+
+
+@dataclass(frozen=True)
+class Block:
+    """One run of the load."""
+
+    tokens: int
+    wall_s: float
+    cpu_s: float
+
+    @property
+    def speed(self) -> float:
+        return self.tokens / self.wall_s
+
+    @property
+    def cpu_per_token_s(self) -> float:
+        return self.cpu_s / self.tokens
+
+
+@contextmanager
+def sink() -> Iterator[tuple[str, list[int]]]:
+    """A collector that reads and forgets: its url, and the sizes of what came."""
+    sizes: list[int] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            sizes.append(len(self.rfile.read(int(self.headers["content-length"]))))
+            self.send_response(200)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", sizes
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def cpu_s(server: Server) -> float:
+    """Processor seconds of the server and all that it started."""
+    root = psutil.Process(server.process.pid)
+    total = 0.0
+    for process in [root, *root.children(recursive=True)]:
+        try:
+            times = process.cpu_times()
+        except psutil.Error:
+            continue
+        total += times.user + times.system
+    return total
+
+
+def load(server: Server, frac: float, options: argparse.Namespace) -> Block:
+    """The requests, of which the first `frac` of each ten (of each, at 1) are traced."""
+
+    def ask(number: int) -> int:
+        sampled = number % 10 < round(10 * frac)
+        parent = f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-{int(sampled):02x}"
+        body = {
+            "model": "smollm2-135m-instruct",
+            "messages": [{"role": "user", "content": PROMPTS[number % len(PROMPTS)]}],
+            "max_tokens": options.max_tokens,
+            "temperature": 0,
+            "ignore_eos": True,
+            "viaserve": {"mode": options.mode},
+        }
+        url = f"{server.url}/v1/chat/completions"
+        reply = httpx.post(url, json=body, headers={"traceparent": parent}, timeout=600.0)
+        reply.raise_for_status()
+        return reply.json()["usage"]["completion_tokens"]
+
+    begin_s, begin_cpu_s = time.monotonic(), cpu_s(server)
+    with ThreadPoolExecutor(options.concurrency) as pool:
+        tokens = sum(pool.map(ask, range(options.requests)))
+    wall_s = time.monotonic() - begin_s
+    time.sleep(0.7)  # what is traced is exported within half a second; it counts
+    return Block(tokens, wall_s, cpu_s(server) - begin_cpu_s)
+
+
+def change(ratios: Sequence[float]) -> tuple[float, float]:
+    """Mean of the ratios less one in percent, and half of its 95 % interval."""
+    half = math.inf
+    if len(ratios) > 1:
+        error = statistics.stdev(ratios) / math.sqrt(len(ratios))
+        half = 100 * error * float(stats.t.ppf(0.975, len(ratios) - 1))
+    return 100 * (statistics.fmean(ratios) - 1), half
+
+
+def measure(server: Server, options: argparse.Namespace) -> dict[float, list[tuple[Block, Block]]]:
+    """For each share of traced requests, pairs of (without, with), in alternating order."""
+    pairs: dict[float, list[tuple[Block, Block]]] = {frac: [] for frac in options.fracs}
+    load(server, 1.0, options)
+    for number in range(options.pairs):
+        for frac, taken in pairs.items():
+            arms = [0.0, frac] if number % 2 == 0 else [frac, 0.0]
+            blocks = {arm: load(server, arm, options) for arm in arms}
+            taken.append((blocks[0.0], blocks[frac]))
+            print(f"pair {number + 1}, {frac:.0%}: {blocks[frac].speed / blocks[0.0].speed:.4f}")
+    return pairs
+
+
+def report(pairs: dict[float, list[tuple[Block, Block]]], num_bytes: int) -> None:
+    rows = []
+    print(f"{'traced':>8} {'tokens/s':>10} {'change %':>16} {'cpu s a token, change %':>26}")
+    for frac, taken in pairs.items():
+        speed = change([after.speed / before.speed for before, after in taken])
+        cpu = change([a.cpu_per_token_s / b.cpu_per_token_s for b, a in taken])
+        mean = statistics.fmean(before.speed for before, _ in taken)
+        print(
+            f"{frac:>8.0%} {mean:>10.2f} {speed[0]:>8.2f} ± {speed[1]:<5.2f}"
+            f" {cpu[0]:>16.2f} ± {cpu[1]:<5.2f}"
+        )
+        rows.append({"frac": frac, "pairs": len(taken), "speed": speed, "cpu": cpu})
+    print(json.dumps({"trace_cost": rows, "bytes_exported": num_bytes}))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--fracs", type=lambda text: [float(f) for f in text.split(",")])
+    parser.add_argument("--pairs", type=int, default=6)
+    parser.add_argument("--requests", type=int, default=20)
+    parser.add_argument("--concurrency", type=int, default=4)
+    parser.add_argument("--max-tokens", type=int, default=24)
+    parser.add_argument("--mode", default="two_tier")
+    parser.add_argument("--config", default="config/default.yaml")
+    parser.add_argument("--set", action="append", default=[], dest="settings")
+    parser.set_defaults(fracs=[0.1])
+    options = parser.parse_args()
+    with sink() as (url, sizes):
+        tracing = ["exporter=otlp-http", f"endpoint={url}", "sample_frac=0"]
+        settings = [*options.settings, *(f"tracing.{each}" for each in tracing)]
+        with serving(settings, config=options.config) as server:
+            pairs = measure(server, options)
+        report(pairs, sum(sizes))
+
+
+if __name__ == "__main__":
+    main()
