@@ -14,15 +14,20 @@ _HTTP_PATH = "/v1/traces"
 
 
 class TracingConfig(Section):
-    """Traces by OTLP. Of requests whose caller has not decided (`traceparent`), `sample_frac`
-    are traced. Without `endpoint`, OpenTelemetry's environment variables say where to, by
-    default this host: port 4317 for gRPC, 4318 for HTTP."""
+    """Traces by OTLP; see docs/traces.md."""
 
     exporter: Literal["none", "otlp-grpc", "otlp-http"] = "none"
+    """How spans go out."""
     endpoint: str | None = None
+    """Where to: a URL, https for TLS. Null: where OpenTelemetry's environment variables say, by
+    default to this host, port 4317 for gRPC and 4318 for HTTP."""
     sample_frac: Annotated[float, Field(strict=True, ge=0, le=1)] = 0.1
+    """Share of the requests that are traced, of those whose caller has not decided by
+    `traceparent`."""
     headers: dict[str, str] = Field(default={}, repr=False)
+    """Sent with every export, as a key for the collector."""
     service_name: Annotated[str, Field(min_length=1)] = "viaserve"
+    """Name of the service in the traces."""
 
     @field_validator("endpoint")
     @classmethod
