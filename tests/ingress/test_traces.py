@@ -30,7 +30,7 @@ def memory() -> Memory:
 
 @pytest.fixture
 async def traced(settings, codec, backend, schemas, memory, no_leaks):
-    app = create_app(settings, codec, backend, schemas, memory.tracer("ingress"))
+    app = create_app(settings, codec, backend, schemas, tracer=memory.tracer("ingress"))
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://ingress") as http:
         yield http
@@ -90,7 +90,7 @@ async def test_an_unsampled_request_tells_nothing_but_goes_on(traced, backend, m
 
 async def test_a_share_of_the_others_is_sampled(settings, codec, backend, schemas, no_leaks):
     memory = Memory(sample_frac=0.5)
-    app = create_app(settings, codec, backend, schemas, memory.tracer("ingress"))
+    app = create_app(settings, codec, backend, schemas, tracer=memory.tracer("ingress"))
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://ingress") as http:
         for _ in range(40):
@@ -139,7 +139,7 @@ async def test_a_stream_that_breaks_tells_what_there_was(traced, backend, memory
 async def test_a_client_that_leaves_ends_the_span(settings, codec, backend, schemas, no_leaks):
     memory = Memory()
     backend.hang_after = 2
-    app = create_app(settings, codec, backend, schemas, memory.tracer("ingress"))
+    app = create_app(settings, codec, backend, schemas, tracer=memory.tracer("ingress"))
     client = RawClient(app, CHAT, chat_body(stream=True))
 
     async def leave() -> None:
