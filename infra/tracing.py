@@ -11,9 +11,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal
 
 from opentelemetry import trace
+from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
@@ -111,7 +113,7 @@ class Tracer:
         new trace, which may be sampled or not."""
         span = self._tracer.start_span(
             name,
-            _PROPAGATOR.extract(dict(parent), context=_EMPTY),
+            _below(parent),
             kind=_KINDS[kind],
             attributes=self._part | _known(attributes or {}),
             links=_links(links),
@@ -199,8 +201,13 @@ def _links(carriers: Iterable[Carrier]) -> list[Link]:
 
 
 def _context_of(carrier: Carrier) -> trace.SpanContext:
-    there = _PROPAGATOR.extract(dict(carrier), context=_EMPTY)
-    return trace.get_current_span(there).get_span_context()
+    return trace.get_current_span(_below(carrier)).get_span_context()
+
+
+@lru_cache(maxsize=1024)
+def _below(carrier: Carrier) -> Context:
+    """The context of its children. A round has several, and links to it beside."""
+    return _PROPAGATOR.extract(dict(carrier), context=_EMPTY)
 
 
 def _known(attributes: Mapping[str, Any]) -> dict[str, Any]:
