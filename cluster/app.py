@@ -7,6 +7,7 @@ file itself (`serve deploy FILE`) come in through `build`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -58,6 +59,7 @@ _LOOK_S = 1.0
 _EXPORT_S = 5.0
 """Ray's own interval is twice as long."""
 _STOP_S = 5.0
+_FLUSH_S = 2.0
 _LOST = (RayActorError, ObjectLostError, RayServeException)
 """What a call to a replica raises that is dead, dying, out of reach or not there."""
 
@@ -276,9 +278,11 @@ class IngressDeployment:
 
 
 async def flush(tracer: Tracer | None) -> None:
-    """Serve ends the replica: tell the spans that are left."""
+    """Serve ends the replica: tell the spans that are left, if somebody takes them."""
     if tracer is not None:
-        await asyncio.to_thread(tracer.flush)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FLUSH_S):
+                await asyncio.to_thread(tracer.flush)
 
 
 def _exporter(model: str) -> Exporter:

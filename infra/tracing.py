@@ -25,7 +25,6 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 _PROPAGATOR = TraceContextTextMapPropagator()
 _SCOPE = "viaserve"
-_FLUSH_MS = 2_000
 _EVERY_MS = 500.0
 """Between two exports: what a process that is killed had not yet told is lost."""
 _MAX_QUEUED = 16_384
@@ -142,8 +141,8 @@ class Tracer:
         self.begin(name, parent, start_s=start_s, **rest).end(end_s)
 
     def flush(self) -> None:
-        """Export what there is; waits for two seconds at most."""
-        self._provider.force_flush(_FLUSH_MS)
+        """Export what there is; blocks for as long as an export may take."""
+        self._provider.force_flush()
 
 
 _EMPTY = trace.set_span_in_context(trace.INVALID_SPAN)
