@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,6 +143,25 @@ def test_the_page_is_prometheus_text_with_every_node_on_it(loaded: Loaded):
     assert nodes == {"yes": 1.0, "no": 0.0}
     assert families["ray_node_cpu_utilization"].samples
     assert not any(name.startswith("ray_viaserve") for name in families)
+
+
+def test_a_scrape_in_the_style_of_vllms_bench_finds_acceptance_by_its_suffixes(loaded: Loaded):
+    page = httpx.get(f"{loaded.server.url}/metrics", timeout=10.0).text
+    totals: Counter[str] = Counter()
+    by_place: Counter[int] = Counter()
+    for line in page.splitlines():
+        if line.startswith("viaserve_spec_decode"):
+            name, value = line.partition("{")[0], float(line.split()[-1])
+            totals[name.removeprefix("viaserve_spec_decode_")] += value
+            if place := re.search(r'position="(\d+)"', line):
+                by_place[int(place[1])] += value
+    drafts, tokens = totals["num_drafts_total"], totals["num_draft_tokens_total"]
+    assert 0 < drafts <= tokens
+    assert 0 < totals["num_accepted_tokens_total"] <= tokens
+    assert sum(by_place.values()) == totals["num_accepted_tokens_total"]
+    kept = [by_place[place] for place in sorted(by_place)]
+    assert kept == sorted(kept, reverse=True)
+    assert kept[0] <= drafts
 
 
 def test_the_preview_draws_every_dashboard(loaded: Loaded, tmp_path):
