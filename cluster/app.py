@@ -56,8 +56,9 @@ logger = logging.getLogger("ray.serve")
 _WATCH_S = 2.0
 _ANSWER_S = 10.0
 _LOOK_S = 1.0
-_EXPORT_S = 5.0
-"""Ray's own interval is twice as long."""
+_EXPORT_S = 2.0
+"""Ray's agents forget a gauge that is not told anew within two of their intervals, which are of
+10 seconds but may be set down to 2."""
 _STOP_S = 5.0
 _FLUSH_S = 2.0
 _LOST = (RayActorError, ObjectLostError, RayServeException)

@@ -16,7 +16,6 @@ from grafana_foundation_sdk.builders import (
 )
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.common import (
-    BigValueGraphMode,
     LegendDisplayMode,
     LegendPlacement,
     StackingMode,
@@ -107,10 +106,7 @@ def _panel(chart: Chart, number: int) -> Any:
     panel.datasource(_SOURCE).span(chart.width).height(_HEIGHT.get(chart.kind, 8))
     for place, query in enumerate(chart.queries):
         panel.with_target(_target(query, chr(ord("A") + place), chart.kind))
-    if chart.kind == "number":
-        panel.graph_mode(BigValueGraphMode.AREA)
-        panel.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
-    elif chart.kind == "bars":
+    if chart.kind in ("number", "bars"):
         panel.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
     elif chart.kind in ("lines", "stack"):
         _draw_lines(panel, stacked=chart.kind == "stack")
@@ -131,4 +127,5 @@ def _draw_lines(panel: timeseries.Panel, *, stacked: bool) -> None:
 def _target(query: Query, letter: str, kind: str) -> prometheus.Dataquery:
     target = prometheus.Dataquery().expr(query.expr).legend_format(query.legend).ref_id(letter)
     target.datasource(_SOURCE)
-    return target.instant() if kind == "bars" else target.range()
+    # Over a range, what has gone would still be shown.
+    return target.instant() if kind in ("number", "bars") else target.range()

@@ -24,6 +24,10 @@ from infra.dashboards.prometheus import Prometheus, Series
 _COLUMNS = 24
 _POINTS = 200
 _MOST_LEGENDS = 8
+_WIDE, _TOP = 15.0, 0.6
+_LEFT, _RIGHT, _BELOW, _ABOVE = 0.75, 0.1, 0.35, 0.3
+"""Inches of the picture, and around each chart."""
+_SOON_S = 900.0
 _UNITS: dict[str, Callable[[float], str]] = {
     "percentunit": lambda value: f"{100 * value:.3g} %",
     "percent": lambda value: f"{value:.3g} %",
@@ -39,23 +43,32 @@ def draw(board: Board, source: Prometheus, begin_s: float, end_s: float, path: P
     from matplotlib.figure import Figure
 
     lines = _lines_of(board)
-    heights = [0.12 if isinstance(line, str) else 0.6 if _flat(line) else 1.0 for line in lines]
-    figure = Figure(figsize=(15, 2.9 * sum(heights) + 0.6), layout="constrained", dpi=80)
-    figure.suptitle(board.title, fontsize=14, weight="bold")
-    grid = figure.add_gridspec(len(lines), _COLUMNS, height_ratios=heights)
+    heights = [_height(line) for line in lines]
+    tall = sum(heights) + _TOP
+    figure = Figure(figsize=(_WIDE, tall), dpi=80)
+    figure.text(0.01, 1 - 0.6 * _TOP / tall, board.title, fontsize=15, weight="bold")
     step_s = max((end_s - begin_s) / _POINTS, 1.0)
-    for place, line in enumerate(lines):
+    top = tall - _TOP
+    for line, height in zip(lines, heights, strict=True):
+        top -= height
         if isinstance(line, str):
-            heading = figure.add_subplot(grid[place, :])
-            heading.axis("off")
-            heading.text(0, 0.2, line, fontsize=12, weight="bold", color="#555")
+            figure.text(0.01, (top + 0.1) / tall, line, fontsize=12, weight="bold", color="#555")
             continue
         column = 0
         for chart in line:
-            axes = figure.add_subplot(grid[place, column : column + chart.width])
+            left, wide = _WIDE * column / _COLUMNS, _WIDE * chart.width / _COLUMNS
             column += chart.width
+            inner = left + _LEFT, top + _BELOW, wide - _LEFT - _RIGHT, height - _BELOW - _ABOVE
+            share = inner[0] / _WIDE, inner[1] / tall, inner[2] / _WIDE, inner[3] / tall
+            axes = figure.add_axes(share)
             _draw_chart(axes, chart, source.series(chart, begin_s, end_s, step_s))
     figure.savefig(path)
+
+
+def _height(line: str | list[Chart]) -> float:
+    if isinstance(line, str):
+        return 0.45
+    return 1.3 if all(chart.kind == "number" for chart in line) else 2.9
 
 
 def _lines_of(board: Board) -> list[str | list[Chart]]:
@@ -73,15 +86,21 @@ def _lines_of(board: Board) -> list[str | list[Chart]]:
     return lines
 
 
-def _flat(charts: list[Chart]) -> bool:
-    return all(chart.kind == "number" for chart in charts)
-
-
 def _draw_chart(axes: Any, chart: Chart, series: list[Series]) -> None:
     axes.set_title(chart.title, fontsize=9, loc="left")
     kinds = {"number": _number, "bars": _bars, "stack": _stack}
-    kinds.get(chart.kind, _lines)(axes, chart, series)
+    kinds.get(chart.kind, _lines)(axes, chart, _worth_showing(chart, series))
     axes.tick_params(labelsize=7)
+
+
+def _worth_showing(chart: Chart, series: list[Series]) -> list[Series]:
+    """Without the zeros from before the first event where there has been one; of what tells
+    the present, only what is still there."""
+    known = [s for s in series if s.legend.strip("() ") not in ("", "none yet")] or series
+    if chart.kind not in ("number", "bars"):
+        return known
+    last_s = max((s.points[-1][0] for s in known), default=0.0)
+    return [s for s in known if s.points[-1][0] == last_s]
 
 
 def _say(chart: Chart, value: float) -> str:
@@ -129,12 +148,18 @@ def _real(value: float) -> float:
 
 def _dress(axes: Any, chart: Chart, series: list[Series]) -> None:
     from matplotlib.dates import DateFormatter
+    from matplotlib.ticker import MaxNLocator
 
-    axes.xaxis.set_major_formatter(DateFormatter("%H:%M"))
+    moments = [x for s in series for x, _ in s.points]
+    short = bool(moments) and max(moments) - min(moments) < _SOON_S
+    axes.xaxis.set_major_formatter(DateFormatter("%H:%M:%S" if short else "%H:%M"))
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.yaxis.set_major_formatter(lambda value, _: _say(chart, value))
     axes.grid(alpha=0.3)
     values = [y for s in series for _, y in s.points if math.isfinite(y)]
-    if not values or min(values) >= 0:
+    if not any(values):
+        axes.set_ylim(0, 1)
+    elif min(values) >= 0:
         axes.set_ylim(bottom=0)
     handles, labels = axes.get_legend_handles_labels()
     if handles:

@@ -33,7 +33,8 @@ pytestmark = [
 ROOT = Path(__file__).resolve().parents[2]
 LOAD_S = float(os.environ.get("VIASERVE_TEST_LOAD_S", "60"))
 SETTINGS = ["model.dtype=float32", "pools.local.price_per_hour=0.5", "lossy.audit.sample_prob=1"]
-QUICK = {"RAY_metrics_report_interval_ms": "2000"}
+QUICK = {"RAY_metrics_report_interval_ms": "2000", "REPORTER_UPDATE_INTERVAL_MS": "2000"}
+"""Of Ray: how often processes report to their node's agent, and the agent looks at the node."""
 ZERO = {
     "Errors",
     "Sessions waiting",
