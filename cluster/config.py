@@ -152,6 +152,8 @@ class IngressConfig(Section):
     """Keys, one a line; see also VIASERVE_API_KEYS."""
     metrics: Literal["open", "key", "off"] = "open"
     """/metrics answers all (like /health), asks for a key where there are keys, or is not there."""
+    playground: bool = True
+    """A chat page at `/`. It is open like /health, and asks for the key where there are keys."""
 
     @field_validator("metrics", mode="before")
     @classmethod

@@ -75,6 +75,7 @@ class Facts:
             system_fingerprint=f"fp_{self.fingerprint}",
             echo_request_id=False,  # Serve's proxy does
             metrics=config.ingress.metrics,
+            playground=config.ingress.playground,
         )
 
     @property

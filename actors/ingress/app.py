@@ -31,6 +31,7 @@ from actors.ingress.edge import (
     while_connected,
 )
 from actors.ingress.errors import ApiError, as_api_error
+from actors.ingress.playground import page_routes
 from actors.ingress.responses import DONE, ChatWire, CompletionWire, Identity, Wire, encode, sse
 from actors.ingress.schema import Body, ChatBody, CompletionBody, parse
 from actors.ingress.settings import IngressSettings
@@ -285,8 +286,10 @@ def create_app(
     for path, probe in (("/health", ingress.health), ("/ready", ingress.ready)):
         app.api_route(path, methods=["GET", "HEAD"])(probe)
     app.get("/version")(ingress.version)
+    pages = page_routes() if settings.playground else []
+    app.router.routes.extend(pages)
     app.exception_handler(HTTPException)(_http_error)
-    open_paths = OPEN_PATHS
+    open_paths = OPEN_PATHS.union(page.path for page in pages)
     if settings.metrics != "off":
         app.get("/metrics")(ingress.metrics)
         open_paths |= {"/metrics"} if settings.metrics == "open" else frozenset()

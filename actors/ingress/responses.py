@@ -4,7 +4,8 @@ Layout of the extension. A whole answer has `viaserve` at the top, summed over t
 and `seed` are null where the choices differ), and one of the same shape in each choice, with
 `provenance` as [tier, number of tokens] runs if asked for. In a stream it stands at the top of the
 chunk that finishes a choice and speaks of that choice; with provenance every chunk of text has
-`tiers`, one entry a token, and those of a choice add up to its completion_tokens; so has
+`tiers`, one entry a token, and those of a choice add up to its completion_tokens; beside them
+`chars`, how many characters of the chunk's text came out with each token. So has
 `token_ids`, if asked for, here and in each choice of a whole answer. `plan` is the last round's,
 and why. `exact` is the answer's, not the mode's: whether each of its tokens is the full model's own
 choice. A lossy mode
@@ -159,6 +160,7 @@ class Wire(ABC):
         extension: dict[str, Any] = {}
         if self._provenance:
             extension["tiers"] = [tier.value for tier in delta.tiers]
+            extension["chars"] = delta.chars
         if self._token_ids:
             extension["token_ids"] = delta.tokens
         if choice.finish is not None:

@@ -20,7 +20,8 @@ class IngressSettings:
     is open. `aliases`: other names under which the model may be asked for. `echo_request_id`:
     false where a proxy in front already sends X-Request-Id back. `lossy`: None refuses the
     lossy modes. `max_schema_depth`: levels of JSON, two or more for each level of the answer.
-    `metrics`: whether /metrics needs no key, needs one, or is not there.
+    `metrics`: whether /metrics needs no key, needs one, or is not there. `playground`: serve the
+    chat page at `/`.
     """
 
     model_name: str
@@ -48,6 +49,7 @@ class IngressSettings:
     owned_by: str = "viaserve"
     echo_request_id: bool = True
     metrics: Literal["open", "key", "off"] = "open"
+    playground: bool = True
 
     @property
     def served_names(self) -> tuple[str, ...]:

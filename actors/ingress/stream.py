@@ -50,12 +50,14 @@ class Backend(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """What one commit adds to a choice. `tokens` and `tiers` have one entry for each token
-    counted, `scored` one for each token shown, if the request asks for logarithms."""
+    """What one commit adds to a choice. `tokens`, `tiers` and `chars` have one entry for each
+    token counted, `scored` one for each token shown, if the request asks for logarithms.
+    `chars`: characters of `text` that came out with the token."""
 
     text: str
     tokens: tuple[int, ...]
     tiers: tuple[Tier, ...]
+    chars: tuple[int, ...]
     scored: tuple[ScoredToken, ...]
     finish: str | None
 
@@ -67,6 +69,7 @@ class Delta:
             earlier.text + self.text,
             earlier.tokens + self.tokens,
             earlier.tiers + self.tiers,
+            earlier.chars + self.chars,
             earlier.scored + self.scored,
             self.finish,
         )
@@ -117,23 +120,25 @@ class Choice:
         self.counters, self.plan, self.audit = commit.counters, commit.plan, commit.audit
         self.why = commit.why
         self.stages += commit.stages
-        num_before, num_scored, pieces = self.num_tokens, len(self.scored), []
+        num_before, num_scored = self.num_tokens, len(self.scored)
+        pieces: list[str] = []
         hidden = self._hidden_token(commit)
         for i, (token, tier) in enumerate(zip(commit.tokens, commit.tiers, strict=True)):
             self.tokens.append(token)
             self.tiers.append(tier)
+            pieces.append("")
             if token != hidden:
                 if commit.logprobs:
                     told = ScoredToken(token, commit.logprobs[i], self._num_decoded)
                     self.scored.append(told)
                 decoded = self._decoder.push(token)
                 self._num_decoded += len(decoded)
-                pieces.append(self._matcher.push(decoded))
+                pieces[-1] = self._matcher.push(decoded)
             if self._matcher.matched:
                 break
         if commit.finish is not None and not self._matcher.matched:
-            pieces.append(self._matcher.push(self._decoder.flush()))
-            pieces.append(self._matcher.flush())
+            rest = self._matcher.push(self._decoder.flush()) + self._matcher.flush()
+            pieces = [*pieces[:-1], "".join(pieces[-1:]) + rest]
         if self._matcher.matched:
             self.finish = FinishReason.STOP.value
         elif commit.finish is not None:
@@ -144,6 +149,7 @@ class Choice:
             text,
             tuple(self.tokens[num_before:]),
             tuple(self.tiers[num_before:]),
+            tuple(len(piece) for piece in pieces[: self.num_tokens - num_before]),
             tuple(self.scored[num_scored:]),
             self.finish,
         )

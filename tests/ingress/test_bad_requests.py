@@ -276,7 +276,8 @@ async def test_too_long_a_body_is_413(client, backend, declares_length):
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
-        ("GET", "/", 404),
+        ("GET", "/index", 404),
+        ("POST", "/", 405),
         ("GET", "/v2/chat", 404),
         ("POST", "/v1/embeddings", 404),
         ("GET", CHAT, 405),
