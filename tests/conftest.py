@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
 import hypothesis
 import pytest
+from selenium import webdriver
 
 from cluster.fetch import PACKAGE, fetch_default
+from tests.playground.browser import MISSING, chromium, is_installed
 
 # No test judges time; a busy machine is no failure.
 hypothesis.settings.register_profile("viaserve", deadline=None)
@@ -42,3 +45,12 @@ def default_model_dir() -> Path:
     except metadata.PackageNotFoundError:
         pytest.skip(f"{PACKAGE} is not installed, so there is no default model")
     return fetch_default()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[webdriver.Chrome]:
+    """Debian's Chromium; skips without it."""
+    if not is_installed():
+        pytest.skip(MISSING)
+    with chromium() as driver:
+        yield driver

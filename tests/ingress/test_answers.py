@@ -217,6 +217,18 @@ async def test_provenance_names_the_tier_of_every_token_counted(client, fields):
     assert streamed == tiers
 
 
+@pytest.mark.parametrize("fields", [{}, {"stop": "wor"}, {"stop": "xyz"}, {"max_tokens": 19}])
+async def test_every_character_of_a_stream_comes_with_a_token(client, fields):
+    asks = {"seed": 1, "viaserve": {"provenance": True}, **fields}
+    events = events_of((await ask(client, CHAT, stream=True, **asks)).text)[:-1]
+    chunks = [event for event in events if "tiers" in event.get("viaserve", {})]
+    assert chunks
+    for chunk in chunks:
+        text = chunk["choices"][0]["delta"].get("content", "")
+        assert len(chunk["viaserve"]["chars"]) == len(chunk["viaserve"]["tiers"])
+        assert sum(chunk["viaserve"]["chars"]) == len(text)
+
+
 @pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
 @pytest.mark.parametrize("fields", [{}, {"stop": "wor"}, {"max_tokens": 5}, {"n": 2}])
 async def test_token_ids_name_every_token_counted(client, path, fields):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from actors.messages import GenerateRequest
-from policies.vocabulary import Commit, PlanKind, SessionSpec
+from policies.vocabulary import Commit, PlanKind, SessionSpec, Stage, StageTime, Tier
 from tests.ingress.fakes import FakeBackend
 
 TEXT = "The quick brown fox — 🦊 — jumps over the lazy dog, and it does so <b>again</b> & again."
@@ -56,6 +56,31 @@ STATUS = {
 }
 
 
+_STEPS = (
+    (Stage.PROPOSE, Tier.DRAFT, "cheap", "cheap-0-71bb02", 0.012),
+    (Stage.SCREEN, Tier.SLIM, "cheap", "cheap-0-71bb02", 0.018),
+    (Stage.VERIFY, Tier.FULL, "large", "large-0-5f3c9a", 0.04),
+)
+_ROUND_S = 0.1
+
+
+def stages_of(round_number: int, committed: int) -> tuple[StageTime, ...]:
+    """What a round took: a tenth of a second, three tiers of two workers."""
+    start_s = _ROUND_S * round_number
+    stages: list[StageTime] = []
+    if round_number == 0:
+        stages.append(
+            StageTime(Stage.QUEUE, None, "large", "large-0-5f3c9a", 0, 0, 0.02, 0, 0, 0, 0)
+        )
+        start_s += 0.02
+    for stage, tier, pool, worker, busy_s in _STEPS:
+        of_full = committed if tier is Tier.FULL else 0
+        times = (start_s, busy_s + 0.003, busy_s)
+        stages.append(StageTime(stage, tier, pool, worker, round_number, *times, 2, 5, of_full))
+        start_s += busy_s + 0.003
+    return tuple(stages)
+
+
 @dataclass
 class PageBackend(FakeBackend):
     """Lossy modes answer another text than exact ones. `slow_s` lies between two commits."""
@@ -64,8 +89,9 @@ class PageBackend(FakeBackend):
     status: dict[str, Any] = field(default_factory=lambda: STATUS)
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[tuple[int, Commit], None]:
-        async for output in super().generate(request):
-            yield output
+        async for index, commit in super().generate(request):
+            stages = stages_of(commit.counters.rounds - 1, len(commit.tokens))
+            yield index, replace(commit, stages=stages)
             await asyncio.sleep(self.slow_s)
 
     async def ready(self) -> tuple[bool, dict[str, Any]]:

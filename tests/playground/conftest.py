@@ -1,4 +1,4 @@
-"""A browser, and the ingress on written answers behind real HTTP."""
+"""The ingress on written answers behind real HTTP, and the page on it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
-from selenium import webdriver
 
 from actors.ingress.app import create_app
 from actors.ingress.settings import IngressSettings
@@ -16,16 +15,8 @@ from policies.lossy import LossyLimits
 from policies.vocabulary import Plan, PlanKind
 from tests.ingress.conftest import byte_level_tokenizer
 from tests.playground.backend import PageBackend, texts_of
-from tests.playground.browser import MISSING, Page, chromium, is_installed
+from tests.playground.browser import Page
 from tests.playground.site import site
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[webdriver.Chrome]:
-    if not is_installed():
-        pytest.skip(MISSING)
-    with chromium() as driver:
-        yield driver
 
 
 @pytest.fixture(scope="session")

@@ -69,8 +69,8 @@ export class AnswerView {
     this.body.setAttribute("aria-busy", "false");
     this.badges.replaceChildren(...badgesOf(this.answer));
     if (this.answer.failure) this.#explain(this.answer.failure);
-    const timeline = this.answer.summary?.timeline;
-    if (timeline?.length) this.rounds.append(waterfall(timeline));
+    const { timeline = [], timeline_truncated: isCut = false } = this.answer.summary ?? {};
+    if (timeline.length) this.rounds.append(waterfall(timeline, isCut));
   }
 
   /** Marks the first token that the other answer has not. */

@@ -1,12 +1,12 @@
 /**
  * A request's spans as lanes of a waterfall. Values only, no view.
  *
- * @typedef {{span: string, tier: string|null, pool: string|null, worker: string|null,
- *   round: number|null, start_ms: number, ms: number, busy_ms: number|null, batch: number|null,
- *   rows: number|null, committed: number|null}} Span
+ * @typedef {{span: string, tier: string|null, pool: string, worker: string, round: number,
+ *   start_ms: number, ms: number, busy_ms: number, batch: number, rows: number,
+ *   committed: number}} Span
  */
 
-const ORDER = ["draft", "slim", "full"];
+const ORDER = ["queue", "draft", "slim", "full", "all tiers"];
 
 /** @param {Span[]} spans @returns {number} Milliseconds that the waterfall shows. */
 export function lengthOf(spans) {
@@ -16,26 +16,31 @@ export function lengthOf(spans) {
 /**
  * A lane for the queue, then one for each tier and worker, in the order of the tiers.
  * @param {Span[]} spans
- * @returns {{name: string, place: string, tier: string|null, spans: Span[]}[]}
+ * @returns {{name: string, place: string, spans: Span[]}[]}
  */
 export function lanesOf(spans) {
   const lanes = new Map();
   for (const span of spans) {
-    const key = JSON.stringify([span.tier, span.pool, span.worker]);
-    if (!lanes.has(key)) lanes.set(key, { ...nameOf(span), tier: span.tier, spans: [] });
+    const lane = { name: whoOf(span), place: placeOf(span) };
+    const key = JSON.stringify(lane);
+    if (!lanes.has(key)) lanes.set(key, { ...lane, spans: [] });
     lanes.get(key).spans.push(span);
   }
   return [...lanes.values()].sort((one, other) => rank(one) - rank(other));
 }
 
-function nameOf({ span, tier, pool, worker }) {
-  const place = [pool, worker ? shortId(worker) : null].filter(Boolean).join(" ");
-  return { name: tier ?? (worker ? "all tiers" : span), place };
+/** Who worked: a tier; several in one call that could not be told apart; nobody. */
+export function whoOf({ span, tier }) {
+  return tier ?? (span === "queue" ? "queue" : "all tiers");
 }
 
-function rank({ tier, place }) {
-  if (tier === null) return place ? ORDER.length : -1;
-  return ORDER.indexOf(tier);
+/** The worker; none in the queue. */
+export function placeOf({ span, pool, worker }) {
+  return span === "queue" ? "" : `${pool} ${shortId(worker)}`;
+}
+
+function rank({ name }) {
+  return ORDER.indexOf(name);
 }
 
 /** Enough of a worker's id to tell it from others. */

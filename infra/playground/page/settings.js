@@ -37,7 +37,7 @@ export class Settings {
     }
     const sampling = { seed: newSeed(), ...this.sampling.read() };
     const plans = this.both.input.checked ? this.plans : this.plans.slice(0, 1);
-    const asks = { provenance: true, token_ids: true };
+    const asks = { provenance: true, token_ids: true, timeline: true };
     return {
       inTurn: this.inTurn.input.checked,
       requests: plans.map((plan) => ({ ...sampling, viaserve: { ...plan.read(), ...asks } })),

@@ -5,20 +5,24 @@
 
 import { el, svg } from "./dom.js";
 import { counted, milliseconds } from "./figures.js";
-import { lanesOf, lengthOf, shortId, ticksOf } from "./lanes.js";
+import { lanesOf, lengthOf, placeOf, ticksOf, whoOf } from "./lanes.js";
 import { tierClass } from "./tiers.js";
 
 const ROW = 22;
 const AXIS = 20;
 const ZOOMS = [1, 2, 4, 8, 16];
 
-/** @param {import("./lanes.js").Span[]} timeline @returns {HTMLElement} */
-export function waterfall(timeline) {
-  return new Waterfall(timeline).node;
+/**
+ * @param {import("./lanes.js").Span[]} timeline
+ * @param {boolean} isCut whether the answer had more spans than it tells
+ * @returns {HTMLElement}
+ */
+export function waterfall(timeline, isCut) {
+  return new Waterfall(timeline, isCut).node;
 }
 
 class Waterfall {
-  constructor(timeline) {
+  constructor(timeline, isCut) {
     this.spans = [...timeline].sort((one, other) => one.start_ms - other.start_ms);
     this.lengthMs = lengthOf(this.spans);
     this.bars = new Map();
@@ -28,7 +32,8 @@ class Waterfall {
     this.drawing = this.#draw();
     const scroller = el("div", { class: "scroller" }, this.drawing);
     const chart = el("div", { class: "waterfall" }, this.#labels(), scroller);
-    const name = `Timeline: ${counted(this.spans.length, "step")}, ${milliseconds(this.lengthMs)}`;
+    const steps = `${isCut ? "the first " : ""}${counted(this.spans.length, "step")}`;
+    const name = `Timeline: ${steps}, ${milliseconds(this.lengthMs)}`;
     this.node = el(
       "details",
       { open: true },
@@ -84,10 +89,10 @@ class Waterfall {
   /** Pale: from asked to answered; full colour, at its end: computing. */
   #bar(span, row) {
     const y = AXIS + row * ROW + 3;
-    const busyMs = Math.min(span.busy_ms ?? span.ms, span.ms);
+    const busyMs = Math.min(span.busy_ms, span.ms);
     const around = this.#rect(span.start_ms, span.ms, y, "whole");
     const inside = this.#rect(span.start_ms + span.ms - busyMs, busyMs, y, "busy");
-    const kind = `bar ${span.tier ? tierClass(span.tier) : "other"} ${span.span}`;
+    const kind = `bar ${tierClass(span.tier)} ${span.span}`;
     const bar = svg("g", { class: kind, "data-round": span.round }, around, inside);
     this.bars.set(bar, span);
     return bar;
@@ -119,8 +124,7 @@ class Waterfall {
     const span = this.bars.get(bar);
     this.at = this.spans.indexOf(span);
     for (const other of this.bars.keys()) {
-      const alike = span.round !== null && this.bars.get(other).round === span.round;
-      other.classList.toggle("alike", alike || other === bar);
+      other.classList.toggle("alike", this.bars.get(other).round === span.round);
     }
     this.drawing.classList.add("pointed");
     this.told.textContent = sentenceOf(span);
@@ -140,14 +144,14 @@ class Waterfall {
 }
 
 function sentenceOf(span) {
-  const { tier, pool, worker, round, batch, rows, committed } = span;
+  const { round, batch, rows, committed } = span;
+  const times = `from ${milliseconds(span.start_ms)} for ${milliseconds(span.ms)}`;
+  if (span.span === "queue") return `In the queue · ${times}`;
   return [
-    round === null ? span.span : `Round ${round}, ${span.span}`,
-    tier,
-    worker ? [pool, shortId(worker)].filter(Boolean).join(" ") : null,
-    `from ${milliseconds(span.start_ms)}, ${milliseconds(span.ms)}`,
-    span.busy_ms === null ? null : `computing ${milliseconds(span.busy_ms)}`,
-    batch ? `step of ${counted(batch, "session")}` : null,
+    `Round ${round}, ${span.span}`,
+    `${whoOf(span)} on ${placeOf(span)}`,
+    times,
+    `computing ${milliseconds(span.busy_ms)} for ${counted(batch, "session")}`,
     rows ? counted(rows, "row") : null,
     committed ? `${committed} committed` : null,
   ]
@@ -158,11 +162,11 @@ function sentenceOf(span) {
 const COLUMNS = [
   ["Round", (span) => span.round],
   ["Step", (span) => span.span],
-  ["Tier", (span) => span.tier],
-  ["Worker", (span) => span.worker && [span.pool, shortId(span.worker)].filter(Boolean).join(" ")],
+  ["Tier", whoOf],
+  ["Worker", placeOf],
   ["Start ms", (span) => span.start_ms.toFixed(1)],
   ["ms", (span) => span.ms.toFixed(1)],
-  ["Busy ms", (span) => span.busy_ms?.toFixed(1)],
+  ["Busy ms", (span) => span.busy_ms.toFixed(1)],
   ["Sessions", (span) => span.batch],
   ["Rows", (span) => span.rows],
   ["Committed", (span) => span.committed],
@@ -175,7 +179,7 @@ function tableOf(spans) {
     if (holder.firstChild) return;
     const head = el("tr", {}, ...COLUMNS.map(([name]) => el("th", { scope: "col" }, name)));
     const rows = spans.map((span) => {
-      return el("tr", {}, ...COLUMNS.map(([, of]) => el("td", {}, String(of(span) ?? "–"))));
+      return el("tr", {}, ...COLUMNS.map(([, of]) => el("td", {}, String(of(span)))));
     });
     holder.append(el("table", {}, el("thead", {}, head), el("tbody", {}, ...rows)));
   };
