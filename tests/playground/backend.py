@@ -101,6 +101,25 @@ class PageBackend(FakeBackend):
         return {"version": "0", "dtype": "float32", "context": 4096}
 
 
+class Stand:
+    """Stands before a backend that a test may change while the server runs."""
+
+    def __init__(self) -> None:
+        self.backend: FakeBackend
+
+    def generate(self, request: GenerateRequest) -> AsyncGenerator[tuple[int, Commit], None]:
+        return self.backend.generate(request)
+
+    async def health(self) -> dict[str, Any]:
+        return await self.backend.health()
+
+    async def ready(self) -> tuple[bool, dict[str, Any]]:
+        return await self.backend.ready()
+
+    async def version(self) -> dict[str, Any]:
+        return await self.backend.version()
+
+
 def texts_of(codec: Any, eos: int) -> Any:
     """An `answer` of FakeBackend."""
 

@@ -53,15 +53,16 @@ class Page:
         driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
-        driver.get(self.url)
-        driver.execute_script("sessionStorage.clear()")
-        driver.get(self.url)
         driver.get_log("browser")
+        driver.get(self.url)
+        if driver.execute_script("return sessionStorage.length"):
+            driver.execute_script("sessionStorage.clear()")
+            driver.get(self.url)
         self.until(lambda: self.one("#state").text or self.one("#key-dialog").is_displayed())
 
-    def open_ready(self, *args: Any, **kwargs: Any) -> None:
+    def open_ready(self, width: int = 1280, height: int = 900, *, dark: bool = False) -> None:
         """Until the page knows the model's name."""
-        self.open(*args, **kwargs)
+        self.open(width, height, dark=dark)
         self.until(lambda: self.one("#model").text)
 
     def one(self, selector: str) -> WebElement:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator
 
 import pytest
 
@@ -14,7 +12,7 @@ from actors.ingress.text import TextCodec
 from policies.lossy import LossyLimits
 from policies.vocabulary import Plan, PlanKind
 from tests.ingress.conftest import byte_level_tokenizer
-from tests.playground.backend import PageBackend, texts_of
+from tests.playground.backend import PageBackend, Stand, texts_of
 from tests.playground.browser import Page
 from tests.playground.site import site
 
@@ -47,21 +45,22 @@ def backend(codec, eos) -> PageBackend:
     return PageBackend(texts_of(codec, eos))
 
 
+@pytest.fixture(scope="session")
+def stand() -> Stand:
+    return Stand()
+
+
+@pytest.fixture(scope="session")
+def url(settings, codec, stand) -> Iterator[str]:
+    """One server for all tests that need none of their own."""
+    with site(create_app(settings, codec, stand)) as address:
+        yield address
+
+
 @pytest.fixture
-def open_site(settings, codec, backend) -> Iterator[Callable[..., str]]:
-    """Serve the backend, with other settings if need be; the URL."""
-    with ExitStack() as stack:
-
-        def serve(**changes: object) -> str:
-            changed = dataclasses.replace(settings, **changes)
-            return stack.enter_context(site(create_app(changed, codec, backend)))
-
-        yield serve
-
-
-@pytest.fixture
-def page(browser, open_site) -> Page:
-    """The page, open and ready."""
-    page = Page(browser, open_site())
+def page(browser, url, stand, backend) -> Page:
+    """The page, open and ready, on this test's backend."""
+    stand.backend = backend
+    page = Page(browser, url)
     page.open_ready()
     return page

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 
 import pytest
 from selenium.webdriver.common.keys import Keys
 
+from actors.ingress.app import create_app
 from actors.ingress.errors import Overloaded, Unavailable
 from tests.playground.backend import LOSSY_TEXT, TEXT
 from tests.playground.browser import Page
+from tests.playground.site import site
 
 NASTY = "<img src=x onerror=\"document.title='taken'\"><script>document.title='taken'</script>"
 
@@ -67,7 +70,7 @@ def test_no_text_is_ever_markup(page: Page, backend, codec, eos, who):
 def test_enter_sends_and_shift_enter_does_not(page: Page, backend):
     prompt = page.one("#prompt")
     assert page.driver.switch_to.active_element == prompt
-    prompt.send_keys("one", Keys.chord(Keys.SHIFT, Keys.ENTER), "two")
+    prompt.send_keys("one", Keys.SHIFT + Keys.ENTER + Keys.NULL, "two")
     assert prompt.get_property("value") == "one\ntwo"
     assert backend.requests == []
     prompt.send_keys(Keys.ENTER)
@@ -236,27 +239,27 @@ def test_a_failure_midway_is_told_and_what_came_is_kept(page: Page, backend):
     assert page.all(".text .token")
 
 
-def test_a_broken_connection_is_told(browser, open_site, backend):
+def test_a_broken_connection_is_told(browser, settings, codec, backend):
     backend.hang_after = 3
-    url = open_site()
-    page = Page(browser, url)
-    page.open_ready()
-    page.ask("hello")
-    page.until(lambda: page.all(".text .token"))
-    sockets = {"offline": True, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
-    try:
-        browser.execute_cdp_cmd("Network.enable", {})
-        browser.execute_cdp_cmd("Network.emulateNetworkConditions", sockets)
-        assert page.until_ended(1) == ["failed"]
-        assert "connection broke" in page.one(".trouble").text
-        page.until(lambda: page.one("#state").get_attribute("data-state") == "unreachable")
-    finally:
-        browser.execute_cdp_cmd("Network.emulateNetworkConditions", sockets | {"offline": False})
-        browser.execute_cdp_cmd("Network.disable", {})
+    with site(create_app(settings, codec, backend)) as url:
+        page = Page(browser, url)
+        page.open_ready()
+        page.ask("hello")
+        page.until(lambda: page.all(".text .token"))
+    assert page.until_ended(1) == ["failed"]
+    assert "connection broke" in page.one(".trouble").text
+    page.until(lambda: page.one("#state").get_attribute("data-state") == "unreachable")
+    page.one(".trouble button").click()
+    page.until(lambda: "cannot be reached" in page.one(".trouble").text)
 
 
-def test_a_key_is_asked_for_and_kept_in_the_tab_only(browser, open_site, backend):
-    page = Page(browser, open_site(api_keys=("secret",)))
+def test_a_key_is_asked_for_and_kept_in_the_tab_only(browser, settings, codec, backend):
+    locked = dataclasses.replace(settings, api_keys=("secret",))
+    with site(create_app(locked, codec, backend)) as url:
+        uses_a_key(Page(browser, url))
+
+
+def uses_a_key(page: Page) -> None:
     page.open()
     page.until(lambda: page.one("#key-dialog").is_displayed())
     page.press("wrong", Keys.ENTER)
@@ -269,10 +272,12 @@ def test_a_key_is_asked_for_and_kept_in_the_tab_only(browser, open_site, backend
     page.until(lambda: page.one("#model").text == "org/tiny")
     page.one(".trouble button").click()
     assert page.until_ended(1) == ["done"]
-    kept = browser.execute_script("return [JSON.stringify(sessionStorage), localStorage.length]")
+    kept = page.driver.execute_script(
+        "return [JSON.stringify(sessionStorage), localStorage.length]"
+    )
     assert json.loads(kept[0]) == {"viaserve.key": "secret"}
     assert kept[1] == 0
-    assert browser.get_cookies() == []
+    assert page.driver.get_cookies() == []
     assert page.complaints() == []
 
 
@@ -303,8 +308,7 @@ def test_fleet_shows_pools_workers_and_what_is_missing(page: Page, backend):
 
 @pytest.mark.parametrize("both", [False, True])
 @pytest.mark.parametrize("width", [360, 900, 1280])
-def test_page_is_never_wider_than_its_window(browser, open_site, width, both):
-    page = Page(browser, open_site())
+def test_page_is_never_wider_than_its_window(page: Page, width, both):
     page.open_ready(width, 740)
     if width < 900:
         page.one("#settings-panel summary").click()
@@ -331,7 +335,7 @@ def test_every_control_has_a_name_and_can_be_reached_by_keyboard(page: Page):
         ".map(e => e.outerHTML)"
     )
     assert unnamed == []
-    page.driver.execute_script("document.activeElement.blur()")
+    page.driver.execute_script("document.querySelector('.skip').focus()")
     reached, deadline = [], time.monotonic() + 20
     while "prompt" not in reached and time.monotonic() < deadline:
         page.press(Keys.TAB)

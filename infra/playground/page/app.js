@@ -40,7 +40,7 @@ new Fleet(byId("fleet"), (state) => {
   const node = byId("state");
   node.dataset.state = state;
   if (node.textContent !== STATES[state]) node.textContent = STATES[state] ?? state;
-  if (!model && state !== "unreachable") findModel();
+  if (!model && !asked && state !== "unreachable") findModel();
 });
 
 /** Asks under which name the model is served, and once for the key if it takes one to know. */

@@ -28,17 +28,22 @@ export class Chat {
     return this.aborter !== null;
   }
 
-  /** @returns {boolean} Whether it was sent. */
-  send(prompt) {
+  /**
+   * @param {string} prompt
+   * @param {TurnView|null} [instead] a turn that this one takes the place of
+   * @returns {boolean} Whether it was sent.
+   */
+  send(prompt, instead = null) {
     const asked = this.busy ? null : this.settings.read();
     if (asked === null) return false;
+    if (instead) this.#drop(instead);
     const answers = asked.requests.map(({ seed, viaserve }, column) => {
       return new Answer(column, viaserve.mode, seed);
     });
-    const turn = { prompt, answers };
     const bodies = asked.requests.map((request, column) => {
       return { model: this.around.model(), messages: this.#messages(prompt, column), ...request };
     });
+    const turn = { prompt, answers };
     this.turns.push(turn);
     this.#play(turn, bodies, asked.inTurn);
     return true;
@@ -67,7 +72,7 @@ export class Chat {
     const aborter = new AbortController();
     this.aborter = aborter;
     this.around.onBusy(true);
-    const view = new TurnView(turn, () => this.#retry(turn, view));
+    const view = new TurnView(turn, () => this.send(turn.prompt, view));
     this.node.append(view.node);
     view.node.scrollIntoView({ block: "start" });
     const play = (answer) => this.#answer(view.answers[answer.column], bodies[answer.column], aborter.signal);
@@ -82,24 +87,25 @@ export class Chat {
   async #answer(view, body, signal) {
     const { answer } = view;
     answer.begin(performance.now());
+    view.update();
     let failure = null;
     try {
       for await (const chunk of chat(body, signal)) {
-        view.append(answer.take(chunk, performance.now()));
-        this.#follow();
+        this.#following(() => view.append(answer.take(chunk, performance.now())));
       }
     } catch (error) {
       failure = error instanceof Failure ? error : new Failure("failed", String(error));
     }
     answer.end(failure);
-    view.finish();
-    this.#follow();
+    this.#following(() => view.finish());
   }
 
-  /** Keeps the end in sight for who is looking at it. */
-  #follow() {
+  /** Changes the page, and keeps its end in sight for who is looking at it. */
+  #following(change) {
     const { scrollHeight, scrollTop, clientHeight } = this.node;
-    if (scrollHeight - scrollTop - clientHeight < 120) this.node.scrollTop = scrollHeight;
+    const isAtEnd = scrollHeight - scrollTop - clientHeight < 80;
+    change();
+    if (isAtEnd) this.node.scrollTop = this.node.scrollHeight;
   }
 
   #showErrors({ answers }) {
@@ -109,12 +115,9 @@ export class Chat {
     }
   }
 
-  /** A turn that failed, asked again with the settings of now, in its place at the end. */
-  #retry(turn, view) {
-    if (this.busy) return;
-    this.turns = this.turns.filter((other) => other !== turn);
+  #drop(view) {
+    this.turns = this.turns.filter((turn) => turn !== view.turn);
     view.node.remove();
-    this.send(turn.prompt);
   }
 }
 

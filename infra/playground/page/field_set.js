@@ -18,7 +18,9 @@ export class FieldSet {
     const grid = el("div", { class: "fields" }, ...rows);
     this.about = el("p", { class: "about" });
     this.node = el("fieldset", {}, el("legend", {}, legend), grid, this.about);
-    this.node.addEventListener("input", (event) => this.#edited(event.target));
+    for (const kind of ["input", "change"]) {
+      this.node.addEventListener(kind, (event) => this.#edited(event.target));
+    }
     this.#show();
   }
 
@@ -94,7 +96,7 @@ function row(field, prefix, values) {
   const input = inputOf(field, { id, name: field.name, "aria-describedby": errorId });
   input.value = values[field.name] ?? field.value ?? "";
   const error = el("p", { id: errorId, class: "error", role: "alert" });
-  const node = el("div", { class: "field" }, el("label", { for: id }, field.label), input, error);
+  const node = el("div", { class: "field" }, el("label", { for: id, title: field.name }, field.label), input, error);
   return { node, input, error };
 }
 

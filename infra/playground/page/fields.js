@@ -24,9 +24,9 @@ export const SAMPLING = [
 /** @type {Field[]} Of its `viaserve` object. */
 export const PLAN = [
   { name: "mode", label: "Mode", kind: "choice", value: "auto", choices: MODES },
-  { name: "gamma", label: "Draft length (gamma)", kind: "integer", modes: DRAFTS },
+  { name: "gamma", label: "Draft length", kind: "integer", modes: DRAFTS },
   { name: "block", label: "Block", kind: "integer", modes: ["auto", "three_tier", "via"] },
-  { name: "alpha", label: "Leniency (alpha)", kind: "number", modes: ["cascade"] },
+  { name: "alpha", label: "Leniency alpha", kind: "number", modes: ["cascade"] },
   {
     name: "gate",
     label: "Gate",
@@ -35,7 +35,7 @@ export const PLAN = [
     choices: [{ name: "" }, { name: "ratio" }, { name: "margin" }],
     modes: ["via"],
   },
-  { name: "theta_accept", label: "Accept from (theta)", kind: "number", modes: ["via"] },
-  { name: "theta_escalate", label: "Escalate below (theta)", kind: "number", modes: ["via"] },
+  { name: "theta_accept", label: "Accept from", kind: "number", modes: ["via"] },
+  { name: "theta_escalate", label: "Escalate below", kind: "number", modes: ["via"] },
   { name: "margin", label: "Margin", kind: "number", modes: ["via"] },
 ];

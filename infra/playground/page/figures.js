@@ -8,7 +8,13 @@ export function seconds(value) {
 }
 
 export function milliseconds(value) {
+  if (value >= 10000) return `${(value / 1000).toFixed(1)} s`;
   return value < 10 ? `${value.toFixed(1)} ms` : `${Math.round(value)} ms`;
+}
+
+/** A mark on an axis: no more digits than it takes. */
+export function mark(valueMs) {
+  return valueMs < 1000 ? `${Number(valueMs.toPrecision(3))} ms` : `${Number((valueMs / 1000).toPrecision(3))} s`;
 }
 
 export function share(value) {

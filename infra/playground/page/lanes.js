@@ -48,10 +48,10 @@ export function shortId(id) {
   return id.length > 10 ? id.slice(-6) : id;
 }
 
-/** Round times for an axis of so many milliseconds, about five of them. */
+/** Round times for an axis of so many milliseconds, about five of them, none close to its end. */
 export function ticksOf(lengthMs) {
   const rough = lengthMs / 5;
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((n) => n * power).find((n) => n >= rough);
-  return Array.from({ length: Math.floor(lengthMs / step) + 1 }, (_, i) => i * step);
+  return Array.from({ length: Math.floor((0.92 * lengthMs) / step) + 1 }, (_, i) => i * step);
 }

@@ -4,7 +4,7 @@
  */
 
 import { el, svg } from "./dom.js";
-import { counted, milliseconds } from "./figures.js";
+import { counted, mark, milliseconds } from "./figures.js";
 import { lanesOf, lengthOf, placeOf, ticksOf, whoOf } from "./lanes.js";
 import { tierClass } from "./tiers.js";
 
@@ -82,7 +82,7 @@ class Waterfall {
       "g",
       { class: "tick" },
       svg("line", { x1: x, x2: x, y1: AXIS - 4, y2: height }),
-      svg("text", { x, y: AXIS - 8, dx: 2 }, milliseconds(ms)),
+      svg("text", { x, y: AXIS - 8, dx: 2 }, mark(ms)),
     );
   }
 
