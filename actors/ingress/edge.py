@@ -38,7 +38,6 @@ class Edge:
         open_paths: frozenset[str] = OPEN_PATHS,
     ) -> None:
         self._app = app
-        self._open_paths = open_paths
         self._echo = echo_request_id
         self._open_paths = open_paths
         self._keys = [key.encode() for key in api_keys]
