@@ -116,5 +116,6 @@ def _plan_line(fleet: Fleet) -> str:
 def _audit_line(audit: Audit) -> Text:
     line = Text(f"audit of via: level {audit.level} of {audit.levels}")
     line.append(f", {audit.disagreements:,} of {audit.rows:,} tokens differ")
-    line.append(f", bound {audit.bound:.4f}", "" if audit.bound <= audit.epsilon else "yellow")
+    over = audit.rows > 0 and audit.bound > audit.epsilon
+    line.append(f", bound {audit.bound:.4f}", "yellow" if over else "")
     return line.append(f" (epsilon {audit.epsilon:g})")

@@ -15,6 +15,11 @@ def milliseconds(seconds: float | None) -> str:
     return NONE if seconds is None else f"{1000 * seconds:.1f} ms"
 
 
+def some(number: int, what: str) -> str:
+    """So many of a thing whose plural takes an s."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def count(number: int | None) -> str:
     """A count, thousands apart."""
     return NONE if number is None else f"{number:,}"

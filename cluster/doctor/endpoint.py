@@ -9,6 +9,7 @@ import httpx
 
 from cluster import __version__
 from cluster.console.fleet import Fleet, fleet_of
+from cluster.console.words import some
 from cluster.doctor.finding import Finding, failed, ok, warning
 
 AREA = "endpoint"
@@ -52,7 +53,7 @@ def _ready(answer: httpx.Response) -> Iterator[Finding]:
         yield failed(AREA, "/ready", f"{answer.status_code}, not a viaserve's", advice)
         return
     missing = ", ".join(fleet.missing_tiers)
-    workers = f"{len(fleet.workers)} workers"
+    workers = some(len(fleet.workers), "worker")
     figures = {"state": fleet.state, "workers": len(fleet.workers), "running": fleet.running}
     if fleet.state == "ok":
         yield ok(AREA, "/ready", f"ok, {workers}", **figures)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from actors.engine.route import ModelError
 from cluster.config import Config, ConfigError
+from cluster.console.words import some
 from cluster.doctor.finding import Finding, failed, ok, warning
 from cluster.fetch import FetchError, cached_default
 from cluster.preflight import check, check_machine, resolved_dtype, resolved_path
@@ -31,7 +32,7 @@ def check_cores(config: Config, cores: int, gpus: int) -> Iterator[Finding]:
         for pool in config.on_machine(cores).pools.values()
         if pool.threads
     )
-    found = f"{len(config.pools)} pools fit {cores} cores and {gpus} GPUs"
+    found = f"{some(len(config.pools), 'pool')} on {some(cores, 'core')}, {some(gpus, 'GPU')}"
     if threads > cores:
         said = f"{found}, but threads add up to {threads}"
         advice = "fewer threads, or cores: lease, so that workers compute in turn"

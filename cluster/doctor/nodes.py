@@ -7,6 +7,7 @@ import socket
 from collections.abc import Iterator
 
 from cluster.config import Config
+from cluster.console.words import some
 from cluster.doctor.finding import Finding, failed, ok, warning
 from policies.placing import Node, Room, judge
 
@@ -35,7 +36,7 @@ def check_cluster(config: Config, address: str) -> Iterator[Finding]:
         nodes = nodes_here()
     finally:
         ray.shutdown()
-    yield ok(AREA, "address", f"{address}: {len(nodes)} nodes", nodes=len(nodes))
+    yield ok(AREA, "address", f"{address}: {some(len(nodes), 'node')}", nodes=len(nodes))
     yield from judged(config, nodes)
 
 

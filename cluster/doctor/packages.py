@@ -12,6 +12,7 @@ from typing import Any
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from cluster.console.words import some
 from cluster.doctor.finding import Finding, failed, ok, warning
 from cluster.files import ROOT
 
@@ -64,7 +65,8 @@ def check_torch(torch: Any, devices: set[str], has_cards: bool) -> Finding:
     figures = {"version": build, "cuda": cuda, "available": torch.cuda.is_available()}
     built = f"{build}, built for {f'CUDA {cuda}' if cuda else 'CPUs'}"
     if figures["available"]:
-        return ok(AREA, "torch", f"{built}, sees {torch.cuda.device_count()} GPUs", **figures)
+        seen = some(torch.cuda.device_count(), "GPU")
+        return ok(AREA, "torch", f"{built}, sees {seen}", **figures)
     wants_cuda = any(device.startswith("cuda") for device in devices)
     if has_cards and cuda is None:
         advice = "install torch for CUDA: TORCH_INDEX=cu130 make serve"
