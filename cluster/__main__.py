@@ -102,7 +102,7 @@ def main() -> None:
     """Run the command line; the user's and the files' faults are one line, not a trace."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     try:
-        raise SystemExit(cli(standalone_mode=False))
+        code = cli(standalone_mode=False)
     except _UsageError as error:
         if len(sys.argv) == 1:  # the help is the error's text
             error.show()
@@ -110,6 +110,8 @@ def main() -> None:
         raise _told(f"{error.format_message()} (see --help)") from None
     except _user_errors() as error:
         raise _told(str(error)) from None
+    # Not in the `try`: what leaves it is compared with errors whose modules are slow to import.
+    raise SystemExit(code)
 
 
 def _told(line: str) -> SystemExit:
