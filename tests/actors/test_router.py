@@ -55,6 +55,17 @@ async def test_stop_id_ends_the_stream_wherever_it_stands_in_a_block(world: Worl
     assert seen.finish is FinishReason.STOP
 
 
+async def test_status_tells_what_all_sessions_have_cost(world: World):
+    router = world.router(world.worker("cheap", CHEAP), world.worker("large", LARGE))
+    specs = [spec(f"s{i}", PLANS[i % 3], seed=i, max_tokens=9) for i in range(6)]
+    await answers(router, *specs[:3])
+    await answers(router, *specs[3:])
+    costs = router.status()["costs"]
+    tokens = sum(len(plain(session)) for session in specs)
+    assert costs["from_draft"] + costs["from_slim"] + costs["from_full"] == tokens
+    assert costs["full_rows"] >= costs["full_passes"] > 0
+
+
 @pytest.mark.parametrize("token_budget", [4, 16, 256])
 async def test_concurrent_requests_do_not_touch_each_other(world: World, token_budget: int):
     workers = [world.worker(f"cheap{i}", CHEAP, token_budget=token_budget) for i in range(2)]

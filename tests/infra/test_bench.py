@@ -7,7 +7,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
+from cluster.__main__ import cli
 from infra.bench import BenchError, BenchOptions, BenchReport, render, run_bench
 from infra.bench.endpoint import Endpoint, connect
 from infra.bench.options import GENERATE, Prompt, load_prompts
@@ -359,3 +361,31 @@ async def test_endpoint_times_each_piece(prompts_file):
     assert len(found.chunk_s) == 5
     assert list(found.chunk_s) == sorted(found.chunk_s)
     assert found.e2e_s >= found.chunk_s[-1]
+
+
+def test_command_prints_a_table_and_a_line_or_the_line_alone(prompts_file, monkeypatch, tmp_path):
+    def to_fake(options: BenchOptions, transport: object) -> httpx.AsyncClient:
+        return connect(options, FakeServer(faults={"three_tier": "cut"}))
+
+    monkeypatch.setattr("infra.bench.run.connect", to_fake)
+    out = tmp_path / "out.json"
+    given = ["bench", "--prompts", str(prompts_file), "--warmup", "0", "--out", str(out)]
+    both = CliRunner().invoke(cli, given)
+    assert both.exit_code == 1, "requests failed"
+    table, line = both.stdout.rstrip().rsplit("\n", 1)
+    assert table.lstrip().startswith("mode")
+    assert json.loads(line)["errors"] == len(PROMPTS)
+    alone = CliRunner().invoke(cli, [*given, "--json", "--modes", "off,two_tier"])
+    assert alone.exit_code == 0
+    assert json.loads(alone.stdout)["failed"] is False
+    assert out.read_text() == alone.stdout
+    assert "requests" in alone.stderr, "progress"
+
+
+async def test_progress_counts_every_request_once(prompts_file):
+    told = []
+    await run_bench(options(prompts_file, rounds=2), FakeServer(), lambda *seen: told.append(seen))
+    total = 2 * 3 * len(PROMPTS)
+    assert [done for done, _, _ in told] == list(range(1, total + 1))
+    assert {whole for _, whole, _ in told} == {total}
+    assert told[0][2] == "off"

@@ -65,7 +65,7 @@ def test_one_run_prints_three_fleets_and_draws_them(small, tmp_path):
 
 def test_json_has_the_figures_in_units(small):
     found = run(small, "--json", "--fleets", "off", "--requests", 10)
-    [outcome] = json.loads(found.output)["outcomes"]
+    [outcome] = json.loads(found.stdout)["outcomes"]
     assert outcome["requests"] == 10
     assert outcome["shares"] == {"off": 1.0}
     assert outcome["workers"].keys() == {"large"}
@@ -203,7 +203,7 @@ def test_the_command_meets_a_bench(tmp_path):
     assert shown.exit_code == 0, shown.output
     assert "measured" in shown.output
     assert len(shown.output.strip().splitlines()) == 2 + len(report["modes"])
-    [first, *_] = json.loads(run(calibration, "--bench", printed, "--json").output)
+    [first, *_] = json.loads(run(calibration, "--bench", printed, "--json").stdout)
     assert first["mode"] == "off"
     assert abs(first["error_frac"]["tokens_per_s"]) < 0.25
     assert first["simulated"]["ttft_s"]["p50"] > 0
