@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import asdict, replace
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 from actors.auditor import Auditor
@@ -79,7 +79,6 @@ class Router:
         self._running: dict[str, Running] = {}
         self._homeless: set[Running] = set()
         self._kicked = False
-        self._spent = Counters()
         self._service_s = 1.0
         # Steps belong to no request: Ray cancels a cancelled task's calls with it, and knows
         # them by the context that they were made in.
@@ -153,7 +152,6 @@ class Router:
             self._queue.remove(running)
         if self._running.pop(session.session_id, None) is None:
             return
-        self._spent = together(self._spent, session.counters)
         self._service_s += 0.1 * (self._clock() - running.started_s - self._service_s)
         running.stop_timer()
         self._homeless.discard(running)
@@ -475,9 +473,7 @@ class Router:
     def status(self) -> dict[str, Any]:
         """A snapshot for health pages and tests; times in seconds. `costs`: what all sessions
         have cost, those that are over included."""
-        costs = self._spent
-        for running in self._running.values():
-            costs = together(costs, running.session.counters)
+        costs = reduce(together, self.tally().costs.values(), Counters())
         return {
             "running": len(self._running),
             "queued": len(self._queue),
