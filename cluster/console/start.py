@@ -3,6 +3,7 @@ services and tests read them; on a terminal see `cluster.console.checklist`."""
 
 from __future__ import annotations
 
+import os
 import sys
 from enum import StrEnum
 from types import TracebackType
@@ -108,7 +109,7 @@ class PlainTeller:
 
 def teller_here() -> Teller:
     """The one for this process's stdout."""
-    if not sys.stdout.isatty():
+    if not sys.stdout.isatty() or os.environ.get("TERM", "dumb") in ("", "dumb", "unknown"):
         return PlainTeller()
     from cluster.console.checklist import LiveTeller
 

@@ -3,6 +3,7 @@
  * FAKE_NVML names the file, read anew at every question. A line is a key, a space and a value:
  *
  *   cards 2                    how many there are
+ *   driver_version 580.95      as NVML tells it
  *   lost_after 3               so many answers about cards, then NVML_ERROR_GPU_IS_LOST until
  *                              the next nvmlInit
  *   error.FUNCTION 9           what the function returns, for every card
@@ -103,6 +104,12 @@ int nvmlShutdown(void) {
     if (!users) return UNINITIALIZED;
     users--;
     return OK;
+}
+
+int nvmlSystemGetDriverVersion(char *version, unsigned size) {
+    int error = driver(__func__);
+    if (error) return error;
+    return look_up("driver_version", version, size) ? OK : NOT_FOUND;
 }
 
 int nvmlDeviceGetCount_v2(unsigned *count) {

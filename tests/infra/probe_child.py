@@ -3,7 +3,7 @@
 A process of its own, since the loader looks for libnvidia-ml.so.1 along the LD_LIBRARY_PATH of
 its start, and keeps what it found. Steps are JSON: {"driver": TEXT} writes the fake driver's
 file, {"install": FILE} puts a library in place, {"pass_s": N} lets time pass, {"sample": true}
-samples and prints what was seen.
+samples and prints what was seen, {"inventory": true} does so with all cards of the machine.
 """
 
 from __future__ import annotations
@@ -12,10 +12,13 @@ import json
 import os
 import shutil
 import sys
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from infra.probe.host import CpuTimes, HostMeter
+from infra.probe.inventory import NoDriver, inventory
 from infra.probe.nvml import Cards
 from infra.probe.sampler import ProbeSettings, Sampler
 
@@ -45,7 +48,16 @@ def main() -> None:
                 clock.now_s += seconds
             case {"sample": True}:
                 print(json.dumps(sampler.sample().describe()))
+            case {"inventory": True}:
+                print(json.dumps(_inventory()))
     sampler.stop()
+
+
+def _inventory() -> dict[str, Any]:
+    try:
+        return asdict(inventory())
+    except NoDriver as error:
+        return {"why": str(error)}
 
 
 if __name__ == "__main__":

@@ -333,3 +333,18 @@ def test_card_that_knows_nothing_of_mig_is_whole(sampled: Sampled):
     [seen] = sampled(driver(card(0), **unknown), SAMPLE)
     [whole] = seen["cards"]
     assert (whole["mig"], whole["gpu_instance"], whole["missing"]) == (False, None, [])
+
+
+@pytest.mark.parametrize(
+    ("visible", "cards"), [(None, (0, 1)), ("1", (1,)), ("", ()), (f"{UUIDS[1]},0", (1, 0))]
+)
+def test_inventory_is_of_all_cards_that_a_process_here_would_see(sampled: Sampled, visible, cards):
+    here = driver(card(0), card(1), driver_version="580.95")
+    [seen] = sampled(here, {"inventory": True}, visible=visible)
+    assert seen["driver"] == "580.95"
+    assert [found["uuid"] for found in seen["cards"]] == [UUIDS[number] for number in cards]
+
+
+def test_inventory_says_in_a_line_why_there_is_none(sampled: Sampled):
+    [seen] = sampled(driver(card(0), error__nvmlInitWithFlags=9), {"inventory": True})
+    assert seen["why"] == "Driver Not Loaded"
