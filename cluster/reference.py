@@ -90,7 +90,8 @@ def _type_of(way: Schema, defs: Schema) -> str:
         return f"list of {_type(way['items'], defs)}"
     if isinstance(more := way.get("additionalProperties"), Mapping):
         return f"str to {_type(more, defs)}"
-    return _NAMES.get(way.get("type", ""), way.get("type", "any"))
+    kind = str(way.get("type", "any"))
+    return _NAMES.get(kind, kind)
 
 
 def _allowed(told: Schema, defs: Schema) -> str:

@@ -66,9 +66,9 @@ class Bars:
         """A new one. `what` is counted: tokens, requests, …"""
         return Bar(self._bars, self._lines, what, total, done)
 
-    def counting(self, what: str) -> Callable[[int, int, str], None]:
-        """For a job that tells how much is done, of how much, and a note; its bar appears with
-        the first word of it."""
+    def counting(self, what: str) -> Callable[..., None]:
+        """For a job that tells how much is done, of how much, and may add a note. Its bar comes
+        with the first word of it."""
         bars: list[Bar] = []
 
         def saw(done: int, total: int, note: str = "") -> None:

@@ -73,7 +73,12 @@ class PlainTeller:
     def __enter__(self) -> PlainTeller:
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         """Nothing is live."""
 
     def begin(self, stage: Stage, note: str = "") -> None:
