@@ -3,6 +3,7 @@ if it had not been, and what is written is what was trained."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -249,3 +250,15 @@ def test_a_bad_option_is_named(idle_dir, corpus_dir, tmp_path, command, options,
     assert isinstance(result.exception, ConfigError)
     assert told in str(result.exception)
     assert not (tmp_path / "out.json").exists()
+
+
+def test_commands_tell_what_they_wrote_as_one_json_line(idle_dir, corpus_dir, tmp_path):
+    out = tmp_path / "draft.json"
+    given = ["--corpus", str(corpus_dir), "--out", str(out), "--layers", "2", "--shortlist", "64"]
+    given += ["--tokens", str(CHATS * TOKENS), "--batch", str(CHATS), "--threads", "1"]
+    done = CliRunner().invoke(cli, ["distill", str(idle_dir), *given, "--json"])
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert told["route"] == str(out)
+    assert told["figures"] == dict(read_route(out).figures)
+    assert "before: agreement" in done.stderr
