@@ -96,7 +96,8 @@ def _draw_chart(axes: Any, chart: Chart, series: list[Series]) -> None:
 def _worth_showing(chart: Chart, series: list[Series]) -> list[Series]:
     """Without the zeros from before the first event where there has been one; of what tells
     the present, only what is still there."""
-    known = [s for s in series if s.legend.strip("() ") not in ("", "none yet")] or series
+    begun = {s.query for s in series if s.labelled}
+    known = [s for s in series if s.labelled or s.query not in begun]
     if chart.kind not in ("number", "bars"):
         return known
     last_s = max((s.points[-1][0] for s in known), default=0.0)

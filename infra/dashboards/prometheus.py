@@ -14,10 +14,12 @@ _INTERVAL = "$__rate_interval"
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One line of a chart: (Unix seconds, value) pairs. `query`: the number of its query."""
+    """One line of a chart: (Unix seconds, value) pairs. `query`: the number of its query;
+    `labelled`: false of a total, and of the zero before the first event."""
 
     query: int
     legend: str
+    labelled: bool
     points: tuple[tuple[float, float], ...]
 
 
@@ -47,7 +49,9 @@ class Prometheus:
                 raise ValueError(f"{chart.title}: {body.get('error')}: {asked['query']}")
             for result in body["data"]["result"]:
                 points = tuple((float(at), float(value)) for at, value in result["values"])
-                found.append(Series(number, _legend(query.legend, result["metric"]), points))
+                labels = result["metric"]
+                legend = _legend(query.legend, labels)
+                found.append(Series(number, legend, bool(labels), points))
         return found
 
 
