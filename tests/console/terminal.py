@@ -6,11 +6,13 @@ import os
 import pty
 import re
 import select
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,7 +75,15 @@ def on_terminal(*arguments: str, columns: int = 120) -> Iterator[Terminal]:
     env = os.environ | {"TERM": "xterm-256color", "COLUMNS": str(columns), "LINES": "50"}
     command: Sequence[str] = [sys.executable, *arguments]
     child = subprocess.Popen(
-        command, cwd=ROOT, env=env, stdin=inner, stdout=inner, stderr=inner, start_new_session=True
+        command,
+        cwd=ROOT,
+        env=env,
+        stdin=inner,
+        stdout=inner,
+        stderr=inner,
+        start_new_session=True,
+        # A shell starts its background jobs deaf to Ctrl-C, and these tests with them.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     os.close(inner)
     try:
