@@ -5,24 +5,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from cluster.config import Config, HttpOptions
 
 Schema = Mapping[str, Any]
 
-HEAD = """\
-# Configuration reference
-
-Written by `python -m cluster config-reference > docs/configuration.md` from the schema in
-`cluster/config*.py`; a test holds this file to it. The file is a Ray Serve config file: these keys
-are the `args` of its one application, `http` its `http_options`
-([config/default.yaml](../config/default.yaml) shows where they stand). `--set key.path=value` sets
-any of them over the file. An unknown key or a value that is not allowed is named in one line.
-
-NAME stands for a name of your choice, N for a place in a list. A key without a default must be
-given.
-"""
+HEAD = Path(__file__).with_suffix(".md")
+"""What is written by hand: how the file is used, and what its sections are about."""
 
 _NAMES = {"integer": "int", "number": "float", "string": "str", "boolean": "bool"}
 _BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
@@ -30,7 +21,7 @@ _BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusi
 
 def reference() -> str:
     """The whole file."""
-    parts = [HEAD, *_section("http", HttpOptions.model_json_schema(), {})]
+    parts = [HEAD.read_text("utf-8"), *_section("http", HttpOptions.model_json_schema(), {})]
     schema = Config.model_json_schema()
     parts += _section("", schema, schema["$defs"], meaning="All sections.")
     return "\n".join(parts)
