@@ -57,10 +57,6 @@ class Page:
 
     def links(self) -> list[tuple[bool, str]]:
         """Targets, and whether each is a picture."""
-        return [(bool(mark), to) for mark, to in _LINK.findall(_SPAN.sub("", self.prose))]
-
-    def linked(self) -> list[tuple[bool, str]]:
-        """The same with code spans in the links' texts left in place."""
         return [(bool(mark), to) for mark, to in _LINK.findall(self.prose)]
 
     def anchors(self) -> set[str]:

@@ -17,7 +17,7 @@ _PATH = re.compile(rf"^(?:{'|'.join(_FOLDERS)})/[\w./-]+(?:::\w+)?$")
 def test_every_link_and_picture_leads_somewhere(page: Page) -> None:
     broken: list[str] = []
     by_file = {(ROOT / one.name): one for one in PAGES}
-    for is_picture, target in page.linked():
+    for is_picture, target in page.links():
         if re.match(r"[a-z]+:", target):
             continue
         path, _, anchor = target.partition("#")
@@ -47,7 +47,7 @@ def test_every_file_and_test_that_is_named_exists(page: Page) -> None:
 
 def test_the_index_lists_every_page() -> None:
     (index,) = (page for page in PAGES if page.name == "docs/README.md")
-    listed = {target for _, target in index.linked()}
+    listed = {target for _, target in index.links()}
     there = {path.name for path in (ROOT / "docs").glob("*.md")} - {"README.md"}
     assert there <= listed, there - listed
 
