@@ -59,16 +59,24 @@ def test_each_tier_has_its_own_time_a_row():
     assert not catch_up.allows(choice(probe=False), {Tier.DRAFT: 1000, Tier.SLIM: 1}, 50)
 
 
-def test_a_new_tier_is_let_in_on_credit_once():
+def test_the_first_look_of_a_new_tier_is_paid_once_it_is_known_what_it_took():
     catch_up = CatchUp(0.02)
     catch_up.saw(TierTiming(Tier.FULL, 1.0, 1, 100))
     probe = choice(probe=True)
-    assert not catch_up.allows(probe, {Tier.SLIM: 300}, 10), "3 s are more than the most"
+    assert not catch_up.allows(probe, {Tier.SLIM: 300}, 10), "it may take 3 s, more than the most"
     assert catch_up.allows(probe, {Tier.SLIM: 150}, 10)
-    assert not catch_up.allows(probe, {Tier.SLIM: 150}, 10), "it owes for the one before"
-    catch_up.saw(TierTiming(Tier.SLIM, 0.5, 5, 150))
-    catch_up.saw(TierTiming(Tier.FULL, 76.0, 76, 76))
-    assert not catch_up.allows(probe, {Tier.SLIM: 150}, 10), "it is new no more"
+    assert not catch_up.allows(probe, {Tier.SLIM: 150}, 10), "the first look is not back"
+    catch_up.saw(TierTiming(Tier.SLIM, 0.15, 1, 150))
+    assert not catch_up.allows(probe, {Tier.SLIM: 450}, 10), "0.15 s are owed"
+    catch_up.saw(TierTiming(Tier.FULL, 32.0, 32, 32))
+    assert catch_up.allows(probe, {Tier.SLIM: 450}, 10)
+
+
+def test_a_probe_that_promises_to_win_its_time_back_needs_no_credit():
+    catch_up = seen()
+    assert catch_up.allows(choice(probe=True), {Tier.SLIM: 100}, 50)
+    assert catch_up.allows(choice(probe=True), {Tier.SLIM: 100}, 50), "as often as it is drawn"
+    assert not catch_up.allows(choice(probe=True), {Tier.SLIM: 100}, 49)
 
 
 def test_a_row_of_a_prompt_is_no_dearer_than_one_of_decoding():
