@@ -7,7 +7,7 @@ it. Pure: timings in, a decision out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from policies.estimates import TierTiming
 from policies.plan import Choice
@@ -69,9 +69,17 @@ class CatchUp:
             self._credit_s -= self.stall_s({t: n for t, n in cold_rows.items() if t not in new})
             return True
         if stall_s > self._credit_s:
+            self._doubt(cold_rows)
             return False
         self._credit_s -= stall_s
         return True
+
+    def _doubt(self, tiers: Iterable[Tier]) -> None:
+        """What keeps us from looking may be out of date: a worker that was busy is idle again."""
+        for tier in tiers:
+            if tier in self._row_s:
+                least = self._seen[tier]
+                self._row_s[tier] = least + (self._row_s[tier] - least) / 2
 
     def stall_s(self, cold_rows: Mapping[Tier, int]) -> float:
         """Seconds to compute so many rows of each tier; 0 while nothing has been seen."""

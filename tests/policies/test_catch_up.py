@@ -84,3 +84,14 @@ def test_a_row_of_a_prompt_is_no_dearer_than_one_of_decoding():
     catch_up.saw(TierTiming(Tier.DRAFT, 0.1, 5, 50))
     # 1,000 rows would be 10 s at slim's time a row; 2 s at the draft's own.
     assert catch_up.allows(choice(probe=True), {Tier.DRAFT: 1000}, 10)
+
+
+def test_a_price_from_a_busy_hour_does_not_keep_a_tier_away_for_ever():
+    catch_up = CatchUp(0.02)
+    catch_up.saw(TierTiming(Tier.DRAFT, 0.1, 1, 100))
+    for _ in range(20):
+        catch_up.saw(TierTiming(Tier.DRAFT, 10.0, 1, 100))
+    catch_up.saw(TierTiming(Tier.FULL, 10.0, 10, 10))
+    asked = [catch_up.allows(choice(probe=True), {Tier.DRAFT: 100}, 10) for _ in range(10)]
+    assert not asked[0]
+    assert asked[-1], "the credit of 0.2 s is enough for what it once took"
