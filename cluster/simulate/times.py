@@ -12,9 +12,6 @@ from cluster.advice.calibration import Calibration, forward_time
 from policies.roofline import Hardware, ModelSize, Roofline
 from policies.vocabulary import Tier
 
-PREFILL_ROWS = 64
-"""A measured forward with more rows of one session is taken for prefill."""
-
 
 class Times(Protocol):
     """Of one pool's workers."""
@@ -58,10 +55,17 @@ class MeasuredTimes:
     def forward_s(self, tier: Tier, sessions: int, rows: int, context_tokens: int) -> float:
         if tier not in self.tiers:
             return 0.0
-        token_s = self._found.prefill_token_s.get(tier)
-        if token_s is not None and rows > PREFILL_ROWS * sessions:
-            return rows * token_s
-        return self._law(tier, sessions)(rows)
+        law, token_s = self._law(tier, sessions), self._found.prefill_token_s.get(tier)
+        most = self._most_rows(tier, sessions)
+        if rows <= most or token_s is None:
+            return law(rows)
+        # No line through so few rows holds for a prompt's.
+        return max(law(most), rows * token_s)
+
+    def _most_rows(self, tier: Tier, sessions: int) -> int:
+        """Of the forwards that were measured with as many sessions, or fewer."""
+        steps = (step for step in self._found.steps if step.tier is tier)
+        return max((step.rows for step in steps if step.sessions <= sessions), default=0)
 
     def lookup_s(self) -> float:
         return self._found.lookup_s or 0.0
