@@ -27,7 +27,18 @@ SeedOption = Annotated[int, typer.Option(help="Of everything that is drawn.")]
 MaxTokensOption = Annotated[int, typer.Option(help="Of each answer.")]
 TemperatureOption = Annotated[float, typer.Option(help="Of each answer; 0: greedy.")]
 
-UrlOption = Annotated[str, typer.Option(help="The endpoint.")]
+
+def _check_url(url: str | None) -> str | None:
+    # `localhost:8000` would be taken for a scheme, and told as one that nobody supports.
+    if url is not None and not url.startswith(("http://", "https://")):
+        raise typer.BadParameter(f"{url} is no URL; give one like {DEFAULT_URL}")
+    return url
+
+
+UrlOption = Annotated[str, typer.Option(help="The endpoint.", callback=_check_url)]
+LookedAtOption = Annotated[
+    str | None, typer.Option("--url", help="A running endpoint to look at.", callback=_check_url)
+]
 ApiKeyOption = Annotated[
     str, typer.Option(envvar="VIASERVE_API_KEY", help="Where the endpoint asks for one.")
 ]

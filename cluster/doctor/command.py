@@ -6,7 +6,14 @@ from typing import Annotated
 
 import typer
 
-from cluster.console.options import CONFIG, ApiKeyOption, ConfigOption, JsonOption, SetOption
+from cluster.console.options import (
+    CONFIG,
+    ApiKeyOption,
+    ConfigOption,
+    JsonOption,
+    LookedAtOption,
+    SetOption,
+)
 
 
 def doctor(
@@ -15,7 +22,7 @@ def doctor(
     address: Annotated[
         str | None, typer.Option(help="A running Ray cluster to hold the pools to.")
     ] = None,
-    url: Annotated[str | None, typer.Option(help="A running endpoint to look at.")] = None,
+    url: LookedAtOption = None,
     api_key: ApiKeyOption = "",
     json_only: JsonOption = False,
 ) -> None:

@@ -63,6 +63,8 @@ def _name(command: Any) -> str:
         (["top", "--nonsense"], "No such option"),
         (["nonsense"], "No such command 'nonsense'."),
         (["hop", "--count", "1"], "Invalid value for '--count'"),
+        (["top", "--once", "--url", "localhost:8000"], "localhost:8000 is no URL; give one like"),
+        (["doctor", "--url", "localhost:8000"], "localhost:8000 is no URL; give one like"),
         (["serve", "--set", "nonsense=1"], "nonsense: no such key here"),
         (["serve", "--config", "/nowhere.yaml"], "config /nowhere.yaml: No such file"),
         (
