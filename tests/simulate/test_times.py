@@ -12,6 +12,7 @@ from tests.cluster.test_advise import FULL_S, calibrated
 def test_rows_beyond_the_measured_ones_cost_what_a_prompts_rows_do():
     times = MeasuredTimes(calibrated(prefill_token_s={Tier.FULL: 0.002}))
     assert times.forward_s(Tier.FULL, 1, 16, 0) == pytest.approx(FULL_S * 1.16)
+    # No less than fewer rows.
     assert times.forward_s(Tier.FULL, 1, 17, 0) == pytest.approx(FULL_S * 1.16), (
         "no less than fewer rows"
     )
