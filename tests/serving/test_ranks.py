@@ -67,7 +67,7 @@ async def kill_once_streaming(server: Server, request: dict[str, Any], rank: int
     return "".join(pieces)
 
 
-@pytest.mark.parametrize("size", [2])
+@pytest.mark.parametrize("size", [2, 3])
 async def test_ranks_give_the_bytes_of_one_and_a_killed_rank_fails_no_request(
     prompts: Path, one_rank: list[str], size: int
 ) -> None:
