@@ -18,14 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from ray import serve
-from ray.exceptions import ObjectLostError, RayActorError
 from ray.serve import Application
-from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from actors.auditor import Auditor, samples
 from actors.ingress.app import create_app
-from actors.ingress.failover import Failover, RouterLost
 from actors.ingress.settings import IngressSettings
 from actors.ingress.tally import RequestTally
 from actors.ingress.text import TextCodec
@@ -36,13 +33,13 @@ from actors.pool import Pool
 from actors.pulse import pulsed
 from actors.router import Router, RouterSettings
 from cluster import __version__
+from cluster.backend import RouterBackend
 from cluster.config import load, parse, parse_live
-from cluster.metrics import catalogue, relay
+from cluster.metrics import catalogue
 from cluster.metrics.requests import export_requests, export_values
 from cluster.metrics.router import export_router, export_tally
 from cluster.metrics.worker import WorkerMeter
-from cluster.placement import AuditClient, RegistryClient, SpecMaker, call_worker, reason_of
-from cluster.pools_status import pools_status
+from cluster.placement import AuditClient, RegistryClient, SpecMaker, call_worker
 from cluster.preflight import Facts, check
 from cluster.ranks import workers_of
 from cluster.scaling import pool_replicas, pool_stats, router_replicas, router_stats
@@ -50,7 +47,7 @@ from infra.metrics import Exporter
 from infra.tracing import Tracer, TracingSettings, open_tracer
 from policies.lossy import LossySettings
 from policies.plan_settings import ControllerSettings
-from policies.vocabulary import Commit, Plan
+from policies.vocabulary import Plan
 
 logger = logging.getLogger("ray.serve")
 _WATCH_S = 2.0
@@ -61,8 +58,6 @@ _EXPORT_S = 2.0
 10 seconds but may be set down to 2."""
 _STOP_S = 5.0
 _FLUSH_S = 2.0
-_LOST = (RayActorError, ObjectLostError, RayServeException)
-"""What a call to a replica raises that is dead, dying, out of reach or not there."""
 
 
 class RouterDeployment:
@@ -175,72 +170,6 @@ class PoolDeployment:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-class RouterBackend:
-    """The ingress's way to the routers."""
-
-    def __init__(
-        self,
-        router: DeploymentHandle,
-        facts: dict[str, Any],
-        replicas: dict[str, int],
-        settings: FailoverSettings,
-    ) -> None:
-        self._replicas = replicas
-        self._generate = router.options(method_name="generate", stream=True)
-        self._status = router.options(method_name="status")
-        self._facts = facts
-        self._silence_s = settings.silence_s
-        self._failover = Failover(self._ask, settings)
-
-    def generate(self, request: GenerateRequest) -> AsyncGenerator[tuple[int, Commit], None]:
-        """See Failover."""
-        return self._failover.generate(request)
-
-    async def _ask(self, request: GenerateRequest) -> AsyncGenerator[list[Output], None]:
-        response: Any = self._generate.remote(request)
-        try:
-            async for outputs in response:
-                yield outputs
-        except _LOST as error:
-            raise RouterLost(reason_of(error)) from error
-        finally:
-            response.cancel()
-
-    async def health(self) -> dict[str, Any]:
-        """The ingress answers, so it is alive."""
-        return {"status": "ok"}
-
-    async def ready(self) -> tuple[bool, dict[str, Any]]:
-        """Ready with a full worker; degraded without another tier, unless it may sleep.
-        `pools` says which workers are not there, and why."""
-        status = await self._router_status()
-        here = {tier for worker in status["workers"] for tier in worker["tiers"]}
-        tiers = {tier: tier in here for tier in self._facts["tiers"]}
-        ready = tiers.get("full", False)
-        missed = [t for t in tiers if not tiers[t] and t not in self._facts["may_sleep"]]
-        state = "degraded" if missed and ready else "ok" if ready else "loading"
-        pools = pools_status(self._replicas, status)
-        return ready, status | {"status": state, "tiers": tiers, "pools": pools}
-
-    async def version(self) -> dict[str, Any]:
-        """Versions, model, and whether each full worker's machine keeps row invariance."""
-        workers = (await self._router_status())["workers"]
-        kept = [w["row_invariant"] for w in workers if "full" in w["tiers"]]
-        return {**self._facts, "row_invariant": all(kept) if kept else None}
-
-    async def metrics(self) -> str:
-        """See `cluster.metrics.relay`."""
-        return await relay.page()
-
-    async def _router_status(self) -> dict[str, Any]:
-        """Of one router; of none where none answers in time."""
-        try:
-            async with asyncio.timeout(self._silence_s):
-                return await self._status.remote()
-        except (*_LOST, TimeoutError):
-            return {"workers": [], "waiting": [], "why": "no router answers"}
 
 
 class IngressDeployment:

@@ -10,7 +10,7 @@ import pytest
 
 from actors.liveness import FailoverSettings
 from cluster import waiting
-from cluster.app import RouterBackend
+from cluster.backend import RouterBackend
 from cluster.console.start import PlainTeller
 from cluster.errors import ConfigError
 
