@@ -21,14 +21,9 @@ from typing import Any
 from actors.auditor import Auditor
 from actors.balancer import Balancer
 from actors.homes import Homes, Running
-from actors.lanes import Lane, Waiter
-from actors.messages import (
-    GenerateRequest,
-    Membership,
-    Output,
-    Refusal,
-    StepRequest,
-)
+from actors.lanes import Lane
+from actors.messages import GenerateRequest, Membership, Output, Refusal, StepRequest
+from actors.placing import Placing
 from actors.planner import Planner
 from actors.recorder import Recorder, Step
 from actors.router_settings import RouterSettings
@@ -37,13 +32,11 @@ from actors.tally import Tally
 from actors.usage import Demand, demand
 from actors.watch import PoolWatch
 from infra.tracing import Carrier, Tracer
-from policies.balance import waits
 from policies.counting import together
 from policies.deadline import DeadlineSettings, backoff_s
-from policies.evidence import Verdicts
 from policies.session import Session
 from policies.transitions import State
-from policies.vocabulary import Counters, PlanKind, Tier
+from policies.vocabulary import Counters, Tier
 from policies.work import WorkKind
 
 logger = logging.getLogger("ray.serve")
@@ -70,14 +63,22 @@ class Router:
         self._clock = clock
         balancer = Balancer(settings.balance, rng or random.Random())
         self._homes = Homes(balancer, planner.recompute_s, moves=settings.moves)
-        self._drafts_here = frozenset({Tier.DRAFT} if settings.lookup else ())
-        self._watch = PoolWatch(settings.pressure, self._drafts_here)
+        self._watch = PoolWatch(settings.pressure, settings.drafts_here)
         self._steps = Steps(call, clock, settings.step_timeout_s, settings.deadline, self._lose)
         self._backoff = settings.deadline or DeadlineSettings()
         self._tally = Tally()
+        self._placing = Placing(
+            settings,
+            self._homes,
+            self._watch,
+            planner,
+            auditor,
+            self._tally,
+            clock,
+            self._give_up,
+        )
         self._queue: deque[Running] = deque()
         self._running: dict[str, Running] = {}
-        self._homeless: set[Running] = set()
         self._kicked = False
         self._service_s = 1.0
         # Steps belong to no request: Ray cancels a cancelled task's calls with it, and knows
@@ -154,7 +155,7 @@ class Router:
             return
         self._service_s += 0.1 * (self._clock() - running.started_s - self._service_s)
         running.stop_timer()
-        self._homeless.discard(running)
+        self._placing.forget(running)
         self._homes.forget(running)
 
     def set_members(self, membership: Membership) -> None:
@@ -180,9 +181,8 @@ class Router:
             waiting = [self._running[session_id] for session_id in lane.waiting]
             lane.waiting.clear()
             for running in waiting:
-                self._place(running)
-        for running in list(self._homeless):
-            self._place(running)
+                self._placing.place(running)
+        self._placing.place_homeless()
         self._kick()
 
     def look(self) -> None:
@@ -201,7 +201,7 @@ class Router:
             was_busy = session.wants is None
             self._homes.leave(running, lane)
             if session.wants is not None and (was_busy or running.place is lane):
-                self._place(running)
+                self._placing.place(running)
 
     def _kick(self) -> None:
         """Schedule one pass of `_advance`; what happens until then shares its steps."""
@@ -252,77 +252,8 @@ class Router:
         running.started_s = self._clock()
         self._tally.waited(running.session.spec.mode, running.started_s - running.entered_s)
         self._running[running.session.session_id] = running
-        self._replan(running, self._homes.load(newcomers=1))
-        self._place(running)
-
-    def _replan(self, running: Running, load: int) -> None:
-        """Give the session the plan of its next round. `load`: sessions of its full worker."""
-        session = running.session
-        if session.spec.auto:
-            tiers = self._homes.tiers | self._drafts_here
-            session.plan, session.why = self._planner.plan(session, load, tiers, self._homes.models)
-            running.patience_s = self._planner.patience_s
-        else:
-            session.plan = self._auditor.plan(session)
-
-    def _place(self, running: Running) -> None:
-        """Put the session into the lane of a worker that does what it wants next.
-
-        Without one it is homeless, for at most `worker_wait_s` since it became so.
-        """
-        session, here = running.session, self._settings.lookup
-        running.place = None
-        running.proposes_no_more()
-        if running not in self._homeless:
-            running.stop_timer()
-        self._homes.move_off(running)
-        if here is not None and here.serves(session):
-            self._planner.saw_draft(here.propose(session))
-            self._planner.heard(self._told(session))
-        session.share(self._homes.plays_rounds(running))
-        lane = self._homes.find(running)
-        if session.wants is WorkKind.PROPOSE and not self._waits(running, lane):
-            self._skip(running)
-            lane = self._homes.find(running)
-        if lane is not None:
-            running.stop_timer()
-            self._homeless.discard(running)
-            alone = running.failures > 0
-            running.place = lane
-            lane.waiting[session.session_id] = Waiter(session, self._clock(), alone)
-            if session.wants is WorkKind.PROPOSE:
-                running.proposes_at(lane)
-        elif running not in self._homeless:
-            self._homeless.add(running)
-            running.timer = asyncio.get_running_loop().call_later(
-                self._settings.worker_wait_s, self._give_up, running
-            )
-
-    def _waits(self, running: Running, lane: Lane | None) -> bool:
-        """Whether to wait for a block from there, or go on without one this round."""
-        if lane is None:
-            return False
-        if lane is running.homes.get(WorkKind.VERIFY) or waits(lane.queue_s, running.patience_s):
-            return True
-        self._watch.skipped[lane.report.pool] += 1
-        return False
-
-    def _skip(self, running: Running) -> None:
-        """Nobody proposes this round but, where it is at hand, prompt lookup."""
-        session, spare = running.session, self._settings.spare
-        if spare is not None and session.spec.auto:
-            session.plan = replace(session.plan, kind=PlanKind.TWO_TIER)
-            spare.propose(session)
-            running.spare = session.wants is WorkKind.VERIFY
-            self._told(session)
-        else:
-            session.skip_proposing()
-
-    def _told(self, session: Session) -> list[Verdicts]:
-        """What is new of the tiers' agreement; it is counted in any case."""
-        verdicts = session.take_verdicts()
-        self._tally.heard(session.spec.mode, verdicts)
-        return verdicts
+        self._placing.replan(running, self._homes.load(newcomers=1))
+        self._placing.place(running)
 
     def _give_up(self, running: Running) -> None:
         wait_s = self._settings.worker_wait_s
@@ -360,7 +291,9 @@ class Router:
             self._tally.computed(lane.report.pool, reply.timings)
             if request.items and alone:
                 # Where full is, the others' part of a round comes in the call that asks full.
-                hopped = {Tier.FULL} & set(lane.tiers) or set(lane.tiers) - self._drafts_here
+                hopped = {Tier.FULL} & set(lane.tiers) or set(
+                    lane.tiers
+                ) - self._settings.drafts_here
                 self._planner.saw_hop(hopped, max(wall_s - reply.busy_s, 0.0))
             try:
                 self._take_in(Step(lane, request, reply, wall_s), sessions)
@@ -388,10 +321,10 @@ class Router:
                 continue
             running.late = 0
             if session.ends_round:
-                self._replan(running, len(lane.homes))
+                self._placing.replan(running, len(lane.homes))
             rounds = session.counters.rounds
             commit = session.on_reply(lane.worker_id, answer)
-            verdicts = self._told(session)
+            verdicts = self._placing.told(session)
             if running.recorder is not None:
                 commit = running.recorder.saw(step, place, rounds, commit)
             if running.spare:
@@ -405,7 +338,7 @@ class Router:
             if session.state is State.DONE:
                 self._leave(running)
             elif session.wants is not None:
-                self._place(running)
+                self._placing.place(running)
 
     def _failed(self, lane: Lane, request: StepRequest, sessions: list[Session]) -> None:
         """The worker lives, but the step raised: each session tries again a few times, after a
@@ -423,7 +356,7 @@ class Router:
 
     def _retry(self, running: Running) -> None:
         running.timer = None
-        self._place(running)
+        self._placing.place(running)
         self._kick()
 
     def _overdue(self, lane: Lane, request: StepRequest, sessions: list[Session]) -> None:
@@ -440,7 +373,7 @@ class Router:
         lane.waiting.clear()
         for running in moving:
             self._homes.leave(running, lane)
-            self._place(running)
+            self._placing.place(running)
         self._kick()
 
     def _awaiting(self, lane: Lane, request: StepRequest, sessions: list[Session]) -> list[Running]:
@@ -455,7 +388,7 @@ class Router:
 
     def demand(self) -> dict[str, Demand]:
         """On each pool, for autoscaling."""
-        waiting = len(self._queue) + len(self._homeless)
+        waiting = len(self._queue) + self._placing.num_homeless
         return demand(self._homes.lanes.values(), waiting)
 
     @property

@@ -8,6 +8,7 @@ from actors.lookup import Lookup
 from policies.balance import BalanceSettings
 from policies.deadline import DeadlineSettings
 from policies.pressure import PressureSettings
+from policies.vocabulary import Tier
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +39,8 @@ class RouterSettings:
     balance: BalanceSettings = field(default_factory=BalanceSettings)
     pressure: PressureSettings | None = field(default_factory=PressureSettings)
     deadline: DeadlineSettings | None = field(default_factory=DeadlineSettings)
+
+    @property
+    def drafts_here(self) -> frozenset[Tier]:
+        """The draft, where prompt lookup in the router is it."""
+        return frozenset({Tier.DRAFT} if self.lookup else ())
