@@ -28,7 +28,9 @@ GROUPS = {
 }
 
 
-@pytest.fixture(scope="module", params=GROUPS)
+@pytest.fixture(
+    scope="module", params=["llama-2", "gemma2-3", pytest.param("qwen3-3", marks=pytest.mark.slow)]
+)
 def ranked(request, tmp_path_factory) -> Iterator[tuple[Path, int, Leader]]:
     architecture, heads, size = GROUPS[request.param]
     path = save_toy(tmp_path_factory.mktemp(architecture), architecture, **heads)
@@ -122,7 +124,9 @@ def test_ranks_of_one_host_share_memory_and_leave_no_file(ranked):
     assert list(Path("/dev/shm").glob("viaserve-ranks-*")) == []
 
 
-@pytest.mark.parametrize(("victim", "busy"), [(0, False), (2, True)])
+@pytest.mark.parametrize(
+    ("victim", "busy"), [pytest.param(0, False, marks=pytest.mark.slow), (2, True)]
+)
 def test_a_dead_rank_takes_its_group_with_it(tmp_path, victim, busy):
     path = save_toy(tmp_path, "llama", num_key_value_heads=3, num_hidden_layers=1)
     with rank_group(engine_spec(path), 3) as leader:
