@@ -358,5 +358,9 @@ def explain(error: ValidationError, prefix: str = "") -> str:
         text = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
             text = "no such key here"
+        elif item["type"] in ("model_type", "dict_type"):
+            text = "must be a mapping"
+        elif item["type"] in ("tuple_type", "list_type"):
+            text = "must be a list"
         lines.append(f"{prefix}{where}: {text}" if where else text)
     return "; ".join(lines)

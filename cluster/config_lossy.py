@@ -14,9 +14,11 @@ Threshold = Annotated[float, Field(strict=True)]
 
 
 class Section(BaseModel):
-    """A mapping of the config; an unknown key is an error."""
+    """A mapping of the config; an unknown key is an error, and so are `.nan` and `.inf`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 class GateConfig(Section):

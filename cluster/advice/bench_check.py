@@ -8,6 +8,7 @@ what processes on shared cores cost each other.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +56,8 @@ def read_bench(path: Path) -> dict[str, Any]:
         lines = path.read_text().splitlines()
     except OSError as error:
         raise ConfigError(f"--bench {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise ConfigError(f"--bench {path}: not text") from error
     for line in reversed(lines):
         if line.startswith("{"):
             try:
@@ -62,9 +65,40 @@ def read_bench(path: Path) -> dict[str, Any]:
             except ValueError:
                 break
             if isinstance(found, dict) and {"options", "modes"} <= found.keys():
+                _check_shape(path, found)
                 return found
             break
     raise ConfigError(f"--bench {path}: no JSON line of `python -m cluster bench` there")
+
+
+def _check_shape(path: Path, found: Mapping[str, Any]) -> None:
+    """ConfigError that names the first key which `bench` would not have written so."""
+    options, rows = found["options"], found["modes"]
+    if not isinstance(options, dict) or not {"random_plan", "gamma", "block"} <= options.keys():
+        raise ConfigError(f"--bench {path}: options must have random_plan, gamma and block")
+    for name in ("gamma", "block"):
+        if options[name] is not None and not _is_number(options[name], whole=True):
+            raise ConfigError(f"--bench {path}: options.{name} must be null or from 1 up")
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ConfigError(f"--bench {path}: modes must be a list of mappings")
+    for number, row in enumerate(rows):
+        if not isinstance(row.get("mode"), str):
+            raise ConfigError(f"--bench {path}: modes.{number}.mode must be a name")
+        if not row.get("tokens"):
+            continue  # a mode that got no token has no figures either
+        for name in ("concurrency", "requests", "tokens", "tokens_per_s"):
+            whole = name != "tokens_per_s"
+            if not _is_number(row.get(name), whole):
+                raise ConfigError(f"--bench {path}: modes.{number}.{name} must be above 0")
+        for name in ("ttft_s", "token_s", "gap_s"):
+            if row.get(name) is not None and not isinstance(row[name], dict):
+                raise ConfigError(f"--bench {path}: modes.{number}.{name} must be a mapping")
+
+
+def _is_number(value: object, whole: bool) -> bool:
+    """Finite and above 0."""
+    kinds = (int,) if whole else (int, float)
+    return isinstance(value, kinds) and not isinstance(value, bool) and 0 < value < math.inf
 
 
 def check(found: Calibration, bench: Mapping[str, Any]) -> tuple[Check, ...]:

@@ -27,6 +27,7 @@ CARDS = Path(__file__).parent / "cards.yaml"
 Amount = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Rate = Annotated[float, Field(ge=0, le=1)]
+Milliseconds = Annotated[float, Field(ge=0, le=60_000)]
 
 
 class ModelFigures(Section):
@@ -97,7 +98,7 @@ class PoolFigures(Section):
     cards: Positive = 1
     bandwidth_frac: Share = 0.7
     compute_frac: Share = 0.5
-    overhead_ms: Annotated[float, Field(ge=0)] = 1.0
+    overhead_ms: Milliseconds = 1.0
     price_per_hour: Annotated[float, Field(ge=0)] | None = None
 
     @field_validator("card")
@@ -144,7 +145,7 @@ class Pools(Section):
 class Link(Section):
     """`latency_ms`: of a call from the router to a worker and back."""
 
-    latency_ms: Annotated[float, Field(ge=0)] = 1.0
+    latency_ms: Milliseconds = 1.0
 
 
 class Fleet(Section):
@@ -156,8 +157,8 @@ class Fleet(Section):
     link: Link = Link()
     context_tokens: Positive = 1024
     decode_tokens: Positive = 4
-    max_gamma: Positive = 8
-    max_block: Positive = 16
+    max_gamma: Annotated[int, Field(ge=1, le=64)] = 8
+    max_block: Annotated[int, Field(ge=1, le=256)] = 16
     simulate: SimulateFigures | None = None
 
     def source(self) -> FleetSource:

@@ -87,8 +87,12 @@ def fractions(option: str, text: str) -> tuple[float, ...]:
 
 
 def check_folder(option: str, file: Path | None) -> None:
-    """ConfigError where there is no folder for the file: told before the work, not after."""
-    if file is not None and not file.absolute().parent.is_dir():
+    """ConfigError where the file has no folder or is one: told before the work, not after."""
+    if file is None:
+        return
+    if file.is_dir():
+        raise ConfigError(f"{option} {file}: is a folder; give a file")
+    if not file.absolute().parent.is_dir():
         raise ConfigError(f"{option} {file}: no such folder")
 
 

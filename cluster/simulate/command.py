@@ -24,7 +24,9 @@ def simulate(
     fleets: Annotated[
         str, typer.Option(help="Comma-separated: auto, off (large alone), two_tier.")
     ] = ",".join(FLEETS),
-    requests: Annotated[int | None, typer.Option(min=1, help="Instead of the file's.")] = None,
+    requests: Annotated[
+        int | None, typer.Option(min=1, max=10_000_000, help="Instead of the file's.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Instead of the file's.")] = None,
     bench: Annotated[
         Path | None, typer.Option(help="What `bench` printed on the calibrated machine.")
@@ -40,10 +42,13 @@ def simulate(
     check_folder("--plot", plot)
     check_folder("--out", out)
     if bench is not None:
+        for option, given in (("--plot", plot), ("--requests", requests), ("--seed", seed)):
+            if given is not None:
+                raise ConfigError(f"{option}: for fleet files; --bench does not use it")
         return _meet(fleet, bench, json_only, out)
-    asked = fleets.split(",")
+    asked = list(dict.fromkeys(name.strip() for name in fleets.split(",")))
     if unknown := [name for name in asked if name not in FLEETS]:
-        raise ConfigError(f"--fleets {unknown[0]}: not one of {', '.join(FLEETS)}")
+        raise ConfigError(f"--fleets {unknown[0]!r}: not one of {', '.join(FLEETS)}")
     from cluster.advice.fleet import load_fleet
     from cluster.console.progress import Bars
     from cluster.simulate.report import ROOFLINE, Report, cards, render

@@ -10,7 +10,11 @@ from cluster.config import Positive
 from cluster.config_lossy import Section
 
 Amount = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=0)]
+Rate = Annotated[float, Field(gt=0, le=1e6)]
+Tokens = Annotated[float, Field(gt=0, le=1e6)]
+Requests = Annotated[int, Field(ge=1, le=10_000_000)]
+MOST_WORKERS = 100_000
+Count = Annotated[int, Field(ge=0, le=MOST_WORKERS)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Seconds = Annotated[float, Field(ge=0)]
 
@@ -45,17 +49,17 @@ class PoolSize(Section):
 class LargeSize(PoolSize):
     """The large pool is never empty."""
 
-    workers: Positive
+    workers: Annotated[int, Field(ge=1, le=MOST_WORKERS)]
     min_workers: Positive | None = None
 
 
 class TrafficFigures(Section):
     """Requests and their lengths; see `cluster.simulate.setup.Traffic`."""
 
-    requests: Positive = 1000
-    per_second: Amount
-    prompt_tokens: Amount = 300
-    output_tokens: Amount = 100
+    requests: Requests = 1000
+    per_second: Rate
+    prompt_tokens: Tokens = 300
+    output_tokens: Tokens = 100
     spread: Annotated[float, Field(ge=0, le=2)] = 0.6
     swing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     period_s: Amount = 600.0

@@ -14,6 +14,7 @@ from multiprocessing import get_context
 
 import numpy as np
 
+from cluster.errors import ConfigError
 from cluster.simulate.desk import Asked
 from cluster.simulate.keeper import Moment
 from cluster.simulate.setup import Setup
@@ -148,7 +149,7 @@ class _Simulation:
 
 def simulate(setup: Setup, name: str, clock: Callable[[], float] = time.process_time) -> Outcome:
     """Until the last request is answered. The same setup gives the same outcome, but for
-    `cpu_s`, which is by `clock`."""
+    `cpu_s`, which is by `clock`. ConfigError where too few requests come to measure a speed."""
     begin = clock()
     played = _Simulation(setup)
     # It makes no cycles; looking for them took a fifth of the time.
@@ -161,6 +162,11 @@ def simulate(setup: Setup, name: str, clock: Callable[[], float] = time.process_
             gc.enable()
     first, last = played.marks[0], played.marks[-1]
     span_s, tokens = last.at_s - first.at_s, last.tokens - first.tokens
+    if not span_s or not tokens:
+        raise ConfigError(
+            f"{setup.traffic.requests} requests: none that counts had a token before the last one"
+            " came, so there is no speed to tell; simulate more requests"
+        )
     paid_s = {pool: last.paid_s[pool] - first.paid_s[pool] for pool in last.paid_s}
     busy_s = {pool: last.busy_s[pool] - first.busy_s[pool] for pool in last.busy_s}
     all_tokens = played.desk.tokens_by

@@ -23,7 +23,9 @@ def of_fleet(fleet: Fleet) -> Setup:
     """Sessions under the controller. Raises ConfigError that names the key."""
     figures = fleet.simulate
     if figures is None:
-        raise ConfigError("simulate: this fleet file has no such section")
+        raise ConfigError(
+            "simulate: this fleet file has no such section; config/fleets/hundred.yaml shows one"
+        )
     source = fleet.source()
     proposing = [tier for tier in source.tiers if tier is not Tier.FULL]
     traffic = figures.traffic

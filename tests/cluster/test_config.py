@@ -150,7 +150,11 @@ def test_config_survives_the_way_through_serves_own_file(path: Path):
         ({"pools": {}}, ["pools:", "at least 1"]),
         ({"model": {"context": 0}}, ["model.context:", "greater than or equal to 1"]),
         ({"model": {"context": "many"}}, ["model.context:", "integer"]),
-        ({"model": []}, ["model:", "ModelConfig"]),
+        ({"model": []}, ["model: must be a mapping"]),
+        ({"pools": {"x": {"tiers": ["full"], "fallback": {}}}}, ["x.fallback: must be a list"]),
+        ({"pools": {"x": {"tiers": ["full"], "label_selector": "a"}}}, ["must be a mapping"]),
+        ({"pools": {"x": {"tiers": ["full"], "num_cpus": float("inf")}}}, ["x.num_cpus", "finite"]),
+        ({"liveness": {"dead_s": float("inf")}}, ["liveness.dead_s:", "finite"]),
         ({"router": {"step_timeout_s": 0}}, ["router.step_timeout_s:", "greater than 0"]),
         (
             {"liveness": {"heartbeat_s": 6}},

@@ -11,6 +11,7 @@ import yaml
 from typer.testing import CliRunner
 
 from cluster.__main__ import cli
+from cluster.advice.bench_check import read_bench
 from cluster.advice.calibration import Calibration, Places, write
 from cluster.advice.fleet import Fleet, load_fleet
 from cluster.config import ROOT, ConfigError
@@ -79,6 +80,11 @@ def test_json_has_the_figures_in_units(small):
     ("path", "value", "named"),
     [
         (("traffic", "per_second"), 0, "simulate.traffic.per_second"),
+        (("traffic", "per_second"), float("inf"), "simulate.traffic.per_second.*finite"),
+        (("traffic", "output_tokens"), 1e300, "simulate.traffic.output_tokens.*1000000"),
+        (("traffic", "requests"), 10**30, "simulate.traffic.requests.*10000000"),
+        (("large", "workers"), 10**30, "simulate.large.workers.*100000"),
+        (("large",), [], "simulate.large: must be a mapping"),
         (("traffic", "colour"), 1, "simulate.traffic.colour"),
         (("traffic", "swing"), 1.0, "simulate.traffic.swing"),
         (("large", "workers"), 0, "simulate.large.workers"),
@@ -114,6 +120,9 @@ def test_faults_of_options_are_one_line(small, tmp_path):
     for args, named in (
         ((small, "--fleets", "auto,nothing"), "nothing"),
         ((small, "--plot", tmp_path / "no" / "plot.png"), "no such folder"),
+        ((small, "--plot", tmp_path), "is a folder; give a file"),
+        ((small, "--bench", small, "--plot", tmp_path / "plot.png"), "--plot: for fleet files"),
+        ((small, "--requests", 1), "simulate more requests"),
     ):
         found = run(*args)
         assert isinstance(found.exception, ConfigError)
@@ -209,3 +218,40 @@ def test_the_command_meets_a_bench(tmp_path):
     assert first["mode"] == "off"
     assert abs(first["error_frac"]["tokens_per_s"]) < 0.25
     assert first["simulated"]["ttft_s"]["p50"] > 0
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "says"),
+    [
+        (("options",), None, "options must have random_plan"),
+        (("options", "gamma"), "4", "options.gamma must be null or from 1 up"),
+        (("modes",), "off", "modes must be a list of mappings"),
+        (("modes", 0, "mode"), None, "modes.0.mode must be a name"),
+        (("modes", 0, "concurrency"), "one", "modes.0.concurrency must be above 0"),
+        (("modes", 0, "tokens_per_s"), 0, "modes.0.tokens_per_s must be above 0"),
+        (("modes", 0, "token_s"), 3, "modes.0.token_s must be a mapping"),
+    ],
+)
+def test_a_bench_of_another_shape_names_its_key(tmp_path, at, value, says):
+    _, report = measured()
+    node = report = json.loads(json.dumps(report))
+    for key in at[:-1]:
+        node = node[key]
+    node[at[-1]] = value
+    file = tmp_path / "bench.txt"
+    file.write_text(json.dumps(report))
+    with pytest.raises(ConfigError, match=says):
+        read_bench(file)
+
+
+def test_a_bench_that_is_no_text_is_refused(tmp_path):
+    file = tmp_path / "bench.txt"
+    file.write_bytes(bytes(range(256)))
+    with pytest.raises(ConfigError, match="not text"):
+        read_bench(file)
+
+
+def test_a_fleet_that_is_named_twice_plays_once(small):
+    found = run(small, "--fleets", "off, off", "--json")
+    assert found.exit_code == 0, found.output
+    assert [each["name"] for each in json.loads(found.stdout)["outcomes"]] == ["off"]
