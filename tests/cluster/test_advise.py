@@ -136,7 +136,7 @@ def test_a_tier_that_was_not_calibrated_is_told():
 def test_the_bench_is_read_from_all_that_it_printed(tmp_path):
     path = tmp_path / "bench.txt"
     options = '{"random_plan": false, "gamma": null, "block": null}'
-    path.write_text('table\n{"options": %s, "modes": [], "failed": false}\n\n' % options)
+    path.write_text('table\n{"options": ' + options + ', "modes": [], "failed": false}\n\n')
     assert read_bench(path)["modes"] == []
     for text in ("table only\n", '{"modes": []}\n', "{broken\n"):
         path.write_text(text)
