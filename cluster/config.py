@@ -304,6 +304,11 @@ def load(path: Path, overrides: Sequence[str] = ()) -> tuple[Config, dict[str, A
         args, http = file.args, file.http_options
     if not isinstance(args, dict):
         raise ConfigError(f"config {path}: applications.0.args: not a mapping")
+    if "models" in args and "model" not in args:
+        raise ConfigError(
+            f"config {path}: this is a fleet file, for `advise` and `simulate`; "
+            "`serve` reads a config, as config/default.yaml"
+        )
     tree = {"http": dict(http), **args}
     for override in overrides:
         _set(tree, override)

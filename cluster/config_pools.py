@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from cluster.config_lossy import Section
 from cluster.config_scale import ScaleConfig
@@ -17,7 +25,18 @@ ACCELERATOR_LABEL = "ray.io/accelerator-type"
 
 Positive = Annotated[int, Field(ge=1)]
 Amount = Annotated[float, Field(gt=0)]
-Device = Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")]
+_DEVICE = r"cpu|cuda(:\d+)?"
+
+
+def _device(value: str) -> str:
+    if not re.fullmatch(_DEVICE, value):
+        raise ValueError("must be cpu, cuda, or cuda:N for the card with number N")
+    return value
+
+
+Device = Annotated[
+    str, AfterValidator(_device), WithJsonSchema({"type": "string", "pattern": f"^({_DEVICE})$"})
+]
 Cpus = Amount | Literal["auto"]
 Gpus = Annotated[float, Field(ge=0)]
 Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]

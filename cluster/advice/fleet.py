@@ -213,6 +213,11 @@ def load_fleet(path: Path) -> Fleet:
         raise ConfigError(f"fleet {path}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(raw, dict):
         raise ConfigError(f"fleet {path}: not a mapping")
+    if "applications" in raw or ("pools" in raw and "models" not in raw):
+        raise ConfigError(
+            f"fleet {path}: this is a config, for `serve`; a fleet file has `models` and what "
+            "its cards can do, as config/fleets/hundred.yaml"
+        )
     try:
         return Fleet.model_validate(raw)
     except ValidationError as error:

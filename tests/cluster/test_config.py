@@ -111,7 +111,10 @@ def test_config_survives_the_way_through_serves_own_file(path: Path):
         ({"pools": {"x": {"tiers": ["fulll"]}}}, ["pools.x.tiers.0:", "draft", "slim", "full"]),
         ({"pools": {"x": {"tiers": []}}}, ["pools.x.tiers:", "at least 1"]),
         ({"pools": {"x": {"tiers": ["full", "full"]}}}, ["pools.x.tiers: a tier is named twice"]),
-        ({"pools": {"x": {"tiers": ["full"], "device": "tpu"}}}, ["pools.x.device:", "cuda"]),
+        (
+            {"pools": {"x": {"tiers": ["full"], "device": "tpu"}}},
+            ["pools.x.device:", "must be cpu, cuda, or cuda:N"],
+        ),
         ({"pools": {"x": {"tiers": ["full"], "num_cpus": 0}}}, ["pools.x.num_cpus", "auto"]),
         ({"pools": {"x": {"tiers": ["full"], "niceness": 20}}}, ["pools.x.niceness:", "19"]),
         ({"pools": {"x": {"tiers": ["full"], "token_budget": 3}}}, ["pools.x.token_budget:", "4"]),
@@ -263,6 +266,7 @@ def test_possible_layout_is_accepted(args: dict[str, Any]):
         (yaml.safe_dump(served({})), "pools: Field required"),
         (yaml.safe_dump(served(MINIMAL) | {"http_options": 5}), "http_options:"),
         (yaml.safe_dump(MINIMAL | {"http": 5}), "http: not a mapping"),
+        ("models: {}\npools: {}", "this is a fleet file, for `advise` and `simulate`"),
     ],
 )
 def test_file_of_another_kind_is_refused(tmp_path: Path, content: str, says: str):

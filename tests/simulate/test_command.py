@@ -104,6 +104,12 @@ def test_a_fault_in_the_file_names_its_key(tmp_path, path, value, named):
         load_fleet(file)
 
 
+@pytest.mark.parametrize("name", ["default", "two-pools"])
+def test_a_config_is_no_fleet_file_and_is_told_so(name):
+    with pytest.raises(ConfigError, match="this is a config, for `serve`"):
+        load_fleet(ROOT / "config" / f"{name}.yaml")
+
+
 def test_what_cannot_be_simulated_is_said():
     with pytest.raises(ConfigError, match="simulate"):
         of_fleet(load_fleet(FLEETS / "l4-h100.yaml"))
