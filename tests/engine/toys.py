@@ -8,12 +8,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
     LlamaConfig,
     PretrainedConfig,
     PreTrainedModel,
+    PreTrainedTokenizerFast,
     Qwen3Config,
 )
 
@@ -69,6 +73,15 @@ def toy_model(architecture: str, seed: int = 0, **more: Any) -> PreTrainedModel:
 def save_toy(path: Path, architecture: str, seed: int = 0, **more: Any) -> Path:
     """Save a toy model; returns `path`."""
     toy_model(architecture, seed, **more).save_pretrained(path)
+    return path
+
+
+def save_words(path: Path) -> Path:
+    """Save a tokenizer of words t0, t1, … beside a toy model; returns `path`."""
+    words = Tokenizer(WordLevel({f"t{i}": i for i in range(VOCAB)}, unk_token="t0"))
+    words.pre_tokenizer = WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, bos_token="t1", eos_token="t2")
+    tokenizer.save_pretrained(path)
     return path
 
 

@@ -1,6 +1,10 @@
 """What tracing costs: the same load with and without sampled requests, in turn, on one server.
 
     python -m tests.observability.trace_cost --fracs 0.1,1 --pairs 6 --set model.dtype=float32
+    python -m tests.observability.trace_cost --fracs 0.1,1 --pairs 30 --toy
+
+With --toy the model is so small that serving is all bookkeeping: what tracing adds there is its
+cost beside no computing at all, and it shows through the noise.
 
 The client decides by `traceparent` which requests are traced, so arms alternate within one
 server. Prints a table and one line of JSON: tokens a second and the server's processor seconds a
@@ -21,14 +25,19 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
 import psutil
 from scipy import stats
 
+from actors.engine.route import fingerprint
+from tests.engine.toys import save_toy, save_words, text
 from tests.serving.server import Server, serving
 
+LAYERS = 4
 PROMPTS = (
     "Name three colours and say where they are seen.",
     "Explain why the sky is blue.",
@@ -93,6 +102,18 @@ def cpu_s(server: Server) -> float:
     return total
 
 
+def chat(number: int) -> dict[str, Any]:
+    """A request's model and prompt."""
+    content = PROMPTS[number % len(PROMPTS)]
+    return {"model": "smollm2-135m-instruct", "messages": [{"role": "user", "content": content}]}
+
+
+def words(number: int) -> dict[str, Any]:
+    """The same for the toy."""
+    prompt = " ".join(f"t{token}" for token in text(number % len(PROMPTS), 20))
+    return {"model": "toy", "prompt": prompt}
+
+
 def load(server: Server, frac: float, options: argparse.Namespace) -> Block:
     """The requests, of which the first `frac` of each ten (of each, at 1) are traced."""
 
@@ -100,14 +121,13 @@ def load(server: Server, frac: float, options: argparse.Namespace) -> Block:
         sampled = number % 10 < round(10 * frac)
         parent = f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-{int(sampled):02x}"
         body = {
-            "model": "smollm2-135m-instruct",
-            "messages": [{"role": "user", "content": PROMPTS[number % len(PROMPTS)]}],
+            **(words(number) if options.toy else chat(number)),
             "max_tokens": options.max_tokens,
             "temperature": 0,
             "ignore_eos": True,
             "viaserve": {"mode": options.mode},
         }
-        url = f"{server.url}/v1/chat/completions"
+        url = f"{server.url}/v1/{'completions' if options.toy else 'chat/completions'}"
         reply = httpx.post(url, json=body, headers={"traceparent": parent}, timeout=600.0)
         reply.raise_for_status()
         return reply.json()["usage"]["completion_tokens"]
@@ -118,6 +138,30 @@ def load(server: Server, frac: float, options: argparse.Namespace) -> Block:
     wall_s = time.monotonic() - begin_s
     time.sleep(0.7)  # what is traced is exported within half a second; it counts
     return Block(tokens, wall_s, cpu_s(server) - begin_cpu_s)
+
+
+def toy(folder: Path) -> list[str]:
+    """Make a model of some thousand weights there, its draft half of its layers; settings."""
+    save_words(save_toy(folder, "llama"))
+    draft = folder / "draft.json"
+    draft.write_text(
+        json.dumps(
+            {
+                "model_fingerprint": fingerprint(folder),
+                "num_layers": LAYERS,
+                "kept_layers": [0, LAYERS - 1],
+            }
+        )
+    )
+    return [
+        f"model.path={folder}",
+        "model.name=toy",
+        "model.context=512",
+        "model.dtype=float32",
+        f"draft={{kind: route, path: {draft}}}",
+        "slim=null",
+        "pools.local.tiers=[draft, full]",
+    ]
 
 
 def change(ratios: Sequence[float]) -> tuple[float, float]:
@@ -167,11 +211,13 @@ def main() -> None:
     parser.add_argument("--mode", default="two_tier")
     parser.add_argument("--config", default="config/default.yaml")
     parser.add_argument("--set", action="append", default=[], dest="settings")
+    parser.add_argument("--toy", action="store_true")
     parser.set_defaults(fracs=[0.1])
     options = parser.parse_args()
-    with sink() as (url, sizes):
+    with sink() as (url, sizes), TemporaryDirectory() as folder:
         tracing = ["exporter=otlp-http", f"endpoint={url}", "sample_frac=0"]
-        settings = [*options.settings, *(f"tracing.{each}" for each in tracing)]
+        model = toy(Path(folder)) if options.toy else []
+        settings = [*model, *options.settings, *(f"tracing.{each}" for each in tracing)]
         with serving(settings, config=options.config) as server:
             pairs = measure(server, options)
         report(pairs, sum(sizes))

@@ -6,17 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import WhitespaceSplit
-from transformers import PreTrainedTokenizerFast
 
 from actors.engine.route import fingerprint
 from cluster.trio.text.corpus import Corpus
 from cluster.trio.text.lockstep import Recipe, write_chats
 from cluster.trio.text.turns import Turns
 from tests.engine.conftest import one_thread  # noqa: F401
-from tests.engine.toys import VOCAB, toy_model
+from tests.engine.toys import save_words, toy_model
 from tests.trio.toys import CHATS, IDLE, TOKENS, lockstep_model
 
 PLAIN = Turns((1,), (), (), frozenset())
@@ -32,12 +28,7 @@ def idle_dir(tmp_path_factory) -> Path:
             model.model.layers[layer].self_attn.o_proj.weight.zero_()
             model.model.layers[layer].mlp.down_proj.weight.zero_()
     model.save_pretrained(folder)
-    words = Tokenizer(WordLevel({f"t{i}": i for i in range(VOCAB)}, unk_token="t0"))
-    words.pre_tokenizer = WhitespaceSplit()
-    PreTrainedTokenizerFast(tokenizer_object=words, bos_token="t1", eos_token="t2").save_pretrained(
-        folder
-    )
-    return folder
+    return save_words(folder)
 
 
 @pytest.fixture(scope="session")
