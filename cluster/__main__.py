@@ -19,7 +19,7 @@ from cluster.console.options import (
     JsonOption,
     OutOption,
     SetOption,
-    check_folder,
+    check_file,
     give,
 )
 from cluster.console.top_command import top
@@ -64,7 +64,7 @@ def hop(
     json_only: JsonOption = False,
 ) -> None:
     """Time an empty step from a router to a worker and back, on a Ray of its own."""
-    check_folder("--out", out)
+    check_file("--out", out)
     from cluster.hop import measure, render, to_json
 
     taken = measure(count)

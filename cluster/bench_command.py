@@ -22,7 +22,7 @@ from cluster.console.options import (
     TimeoutOption,
     UrlOption,
     WarmupOption,
-    check_folder,
+    check_file,
     give,
     numbers,
 )
@@ -66,12 +66,12 @@ def bench(
     from cluster.console.progress import Bars
     from infra.bench import BenchOptions, render, run_bench
 
-    check_folder("--out", out)
+    check_file("--out", out)
     options = BenchOptions(
         prompts=prompts,
         url=url,
         model=model,
-        modes=tuple(modes.split(",")),
+        modes=tuple(mode.strip() for mode in modes.split(",")),
         concurrency=numbers("--concurrency", concurrency),
         max_tokens=max_tokens,
         temperature=temperature,

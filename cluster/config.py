@@ -6,7 +6,7 @@ this module nothing is read from files by name again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -256,7 +256,7 @@ class Config(Section):
 
 
 class HttpOptions(BaseModel):
-    """Serve's HTTP options; the two that we read are checked, the others are Serve's to check."""
+    """Serve's HTTP options; these two are read here, the others are as Serve has them."""
 
     model_config = ConfigDict(extra="allow", use_attribute_docstrings=True)
 
@@ -264,6 +264,16 @@ class HttpOptions(BaseModel):
     """Where the endpoint listens; 0.0.0.0 for every interface."""
     port: Annotated[int, Field(strict=True, ge=1, le=65535)] = 8000
     """Its port."""
+
+    @model_validator(mode="after")
+    def _others_are_serves(self) -> HttpOptions:
+        if self.model_extra:
+            from ray.serve.config import HTTPOptions  # slow, and rarely needed
+
+            # Serve itself drops what it does not know.
+            _known_to_serve(self.model_extra, HTTPOptions)
+            HTTPOptions.model_validate(self.model_extra)
+        return self
 
 
 class ServeFile(BaseModel):
@@ -274,10 +284,25 @@ class ServeFile(BaseModel):
     http_options: dict[str, Any] = {}
     applications: list[dict[str, Any]]
 
+    @model_validator(mode="after")
+    def _others_are_serves(self) -> ServeFile:
+        others = (self.model_extra or {}).keys() - {"proxy_location"}
+        if others:
+            from ray.serve.schema import ServeDeploySchema  # slow, and rarely needed
+
+            _known_to_serve(others, ServeDeploySchema)
+        return self
+
     @property
     def args(self) -> dict[str, Any]:
         """Our part of it."""
         return self.applications[0].get("args") or {}
+
+
+def _known_to_serve(names: Iterable[str], section: type[BaseModel]) -> None:
+    known = section.model_fields.keys()
+    if unknown := sorted(set(names) - known):
+        raise ValueError(f"{unknown[0]}: no such key here, only {', '.join(sorted(known))}")
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> tuple[Config, dict[str, Any]]:
@@ -367,5 +392,5 @@ def explain(error: ValidationError, prefix: str = "") -> str:
             text = "must be a mapping"
         elif item["type"] in ("tuple_type", "list_type"):
             text = "must be a list"
-        lines.append(f"{prefix}{where}: {text}" if where else text)
+        lines.append(prefix + (f"{where}: {text}" if where else text))
     return "; ".join(lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
@@ -11,6 +12,7 @@ from cluster.config_lossy import Section
 from infra.tracing import TracingSettings
 
 _HTTP_PATH = "/v1/traces"
+_NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
 class TracingConfig(Section):
@@ -37,7 +39,8 @@ class TracingConfig(Section):
         try:
             parts = urlsplit(endpoint)
             known = parts.scheme in ("http", "https") and bool(parts.hostname)
-            known = known and parts.port != 0
+            known = known and parts.port != 0 and not (parts.query or parts.fragment)
+            known = known and endpoint.isprintable() and " " not in endpoint
         except ValueError:
             known = False
         if not known:
@@ -48,8 +51,11 @@ class TracingConfig(Section):
     @classmethod
     def _are_headers(cls, headers: dict[str, str]) -> dict[str, str]:
         for name, value in headers.items():
-            if not name or not (name + value).isascii() or not (name + value).isprintable():
-                raise ValueError(f"'{name}' should be a header's name and value in printable ASCII")
+            # What gRPC takes; the HTTP exporter would fail at each export, where nobody looks.
+            if not _NAME.fullmatch(name):
+                raise ValueError(f"'{name}' should be a header's name: letters, digits, - _ .")
+            if not value.isascii() or not value.isprintable() or value != value.strip():
+                raise ValueError(f"'{name}' should be a header's value in printable ASCII")
         # gRPC refuses capitals; HTTP does not mind.
         return {name.lower(): value for name, value in headers.items()}
 

@@ -28,6 +28,7 @@ from cluster.console.look import Away, Watcher
 from cluster.console.start import Stage, Teller
 from cluster.placement import RegistryClient, end_shared
 from cluster.preflight import Facts, check, check_machine
+from cluster.reach import JOIN_ADVICE, START_ADVICE, reason, unreachable
 from cluster.sizes import cpus_of
 from cluster.waiting import wait_ready
 
@@ -43,6 +44,8 @@ class _Stop(BaseException):
 
 def run(config: Config, http: dict[str, Any], address: str | None, teller: Teller) -> None:
     """Serve until a signal. Errors of config and model are raised before Ray starts."""
+    if address is not None and (fault := unreachable(address)) is not None:
+        raise ConfigError(f"--address {address}: {fault}; {START_ADVICE}")
     host, port = http.get("host", "127.0.0.1"), http.get("port", 8000)
     _check_port(host, port)
     if address is None:
@@ -95,7 +98,10 @@ def _watch(base: str, teller: Teller) -> None:
 
 def _start_ray(facts: Facts, address: str | None) -> None:
     if address is not None:
-        ray.init(address=address, namespace="serve", log_to_driver=False)
+        try:
+            ray.init(address=address, namespace="serve", log_to_driver=False)
+        except Exception as error:  # Ray raises many kinds; versions that differ among them
+            raise ConfigError(f"--address {address}: {reason(error)}; {JOIN_ADVICE}") from error
         return
     # What the pools ask for may be more than the machine has: its cores can be shared.
     pools = facts.config.pools.values()

@@ -41,7 +41,7 @@ class Page:
     def add(self, text: str) -> None:
         """Take a page in. Lines that are none of the format are left out."""
         family: Family | None = None
-        for line in text.splitlines():
+        for line in text.split("\n"):  # `splitlines` would cut a label at U+2028, too
             if line.startswith("# "):
                 family = self._comment(line.split(" ", 3), family)
             elif family is not None and line.startswith(family_start := self._from(family.name)):

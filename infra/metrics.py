@@ -92,4 +92,9 @@ class Exporter:
 
     def _tags(self, metric: Metric, labels: dict[str, str]) -> dict[str, str]:
         assert labels.keys() == set(metric.labels), (metric, labels)
-        return self._always | labels
+        return {key: _ascii(value) for key, value in (self._always | labels).items()}
+
+
+def _ascii(value: str) -> str:
+    """Ray 2.60 takes no other text in labels; without this one such name would end all metrics."""
+    return value.encode("ascii", "backslashreplace").decode()

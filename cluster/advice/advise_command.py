@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cluster.console.options import JsonOption, OutOption, PlotOption, check_folder, give, numbers
+from cluster.console.options import (
+    JsonOption,
+    OutOption,
+    PlotOption,
+    check_file,
+    check_plot,
+    give,
+    numbers,
+)
 from cluster.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -47,8 +55,8 @@ def advise(
         raise ConfigError("advise: give either a calibration or --fleet")
     if bench is not None and calibration is None:
         raise ConfigError("--bench: needs a calibration; a fleet's times are not measured")
-    check_folder("--plot", plot)
-    check_folder("--out", out)
+    check_plot(plot)
+    check_file("--out", out)
     asked = tuple(sorted(numbers("--loads", loads)))
     from cluster.advice.advise_report import MEASURED, ROOFLINE, Report, render
     from policies.advice import advise as decide

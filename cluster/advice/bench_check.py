@@ -53,10 +53,10 @@ class Check:
 def read_bench(path: Path) -> dict[str, Any]:
     """The report in what the bench printed, its table included. ConfigError in one line."""
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")
     except OSError as error:
         raise ConfigError(f"--bench {path}: {error.strerror}") from error
-    except ValueError as error:
+    except UnicodeDecodeError as error:
         raise ConfigError(f"--bench {path}: not text") from error
     for line in reversed(lines):
         if line.startswith("{"):

@@ -16,7 +16,7 @@ from cluster.console.options import (
     PromptsOption,
     SeedOption,
     SetOption,
-    check_folder,
+    check_file,
     give,
     numbers,
 )
@@ -52,7 +52,7 @@ def calibrate(
     from cluster.config import load
 
     parsed, _ = load(config, set_ or [])
-    check_folder("--out", out)
+    check_file("--out", out)
     shared = tuple(sorted(numbers("--sessions", sessions)))
     _become_like_a_worker(parsed)
     from cluster.advice.calibrate import CalibrateJob

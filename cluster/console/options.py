@@ -7,8 +7,10 @@ stdout holds one JSON line and nothing else; progress goes to stderr.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import typer
 
@@ -30,9 +32,17 @@ TemperatureOption = Annotated[float, typer.Option(help="Of each answer; 0: greed
 
 def _check_url(url: str | None) -> str | None:
     # `localhost:8000` would be taken for a scheme, and told as one that nobody supports.
-    if url is not None and not url.startswith(("http://", "https://")):
+    if url is not None and not _is_url(url):
         raise typer.BadParameter(f"{url} is no URL; give one like {DEFAULT_URL}")
     return url
+
+
+def _is_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return bool(parts.scheme in ("http", "https") and parts.hostname and parts.port != 0)
+    except ValueError:  # a port beyond 65535, half an IPv6 address
+        return False
 
 
 UrlOption = Annotated[str, typer.Option(help="The endpoint.", callback=_check_url)]
@@ -58,12 +68,13 @@ DeviceOption = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
 ThreadsOption = Annotated[int, typer.Option(min=0, help="Compute threads; 0: all cores.")]
 
 OutOption = Annotated[Path | None, typer.Option(help="Write the JSON line into this file too.")]
-PlotOption = Annotated[Path | None, typer.Option(help="Write plots, a PNG, there.")]
+PlotOption = Annotated[Path | None, typer.Option(help="Write plots there: a PNG, PDF or SVG.")]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Only one JSON line on stdout; the rest is on stderr.")
 ]
 
 CONFIG = DEFAULT_CONFIG
+PICTURES = (".png", ".pdf", ".svg")
 
 
 def numbers(option: str, text: str) -> tuple[int, ...]:
@@ -86,14 +97,24 @@ def fractions(option: str, text: str) -> tuple[float, ...]:
         raise ConfigError(f"{option} {text}: give numbers like 0.9,0.7") from None
 
 
-def check_folder(option: str, file: Path | None) -> None:
-    """ConfigError where the file has no folder or is one: told before the work, not after."""
+def check_file(option: str, file: Path | None) -> None:
+    """ConfigError where such a file cannot be written: told before the work, not after."""
     if file is None:
         return
+    folder = file.absolute().parent
+    if not folder.is_dir():
+        raise ConfigError(f"{option} {file}: no such folder")
     if file.is_dir():
         raise ConfigError(f"{option} {file}: is a folder; give a file")
-    if not file.absolute().parent.is_dir():
-        raise ConfigError(f"{option} {file}: no such folder")
+    if not os.access(file if file.exists() else folder, os.W_OK):
+        raise ConfigError(f"{option} {file}: may not be written")
+
+
+def check_plot(file: Path | None) -> None:
+    """The same of `--plot`, and ConfigError where it is to be no picture."""
+    check_file("--plot", file)
+    if file is not None and file.suffix.lower() not in PICTURES:
+        raise ConfigError(f"--plot {file}: give a file that ends in {', '.join(PICTURES)}")
 
 
 def give(text: str, line: str, *, json_only: bool, out: Path | None = None) -> None:

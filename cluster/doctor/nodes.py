@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import logging
-import socket
 from collections.abc import Iterator
 
 from cluster.config import Config
 from cluster.console.words import some
 from cluster.doctor.finding import Finding, failed, ok, warning
+from cluster.reach import JOIN_ADVICE, START_ADVICE, reason, unreachable
 from policies.placing import Node, Room, judge
 
 AREA = "Ray"
-_PATIENCE_S = 5.0
 
 
 def check_cluster(config: Config, address: str) -> Iterator[Finding]:
     """Connects as a driver and leaves again; nothing runs there."""
-    if (fault := _unreachable(address)) is not None:
-        advice = "is it `ray start --head` there, and its port open? give --address HOST:6379"
-        yield failed(AREA, "address", f"{address}: {fault}", advice)
+    if (fault := unreachable(address)) is not None:
+        yield failed(AREA, "address", f"{address}: {fault}", START_ADVICE)
         return
     import ray
 
@@ -28,9 +26,7 @@ def check_cluster(config: Config, address: str) -> Iterator[Finding]:
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:  # Ray raises many kinds; versions that differ among them
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        advice = "the same Ray, Python and RAY_AUTH_TOKEN here as there; `ray status` says more"
-        yield failed(AREA, "address", f"{address}: {reason}", advice)
+        yield failed(AREA, "address", f"{address}: {reason(error)}", JOIN_ADVICE)
         return
     try:
         nodes = nodes_here()
@@ -63,16 +59,3 @@ def judged(config: Config, nodes: list[Node]) -> Iterator[Finding]:
         else:
             advice = f"add such a node (`ray start --labels`), or change pools.{name}"
             yield failed(AREA, what, best.why, advice, **room)
-
-
-def _unreachable(address: str) -> str | None:
-    """Why nobody listens there, told in seconds; None where somebody does, or it names no
-    host and port."""
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if not colon or not port.isdecimal():
-        return None
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), _PATIENCE_S).close()
-    except OSError as error:
-        return error.strerror or str(error)
-    return None

@@ -25,7 +25,8 @@ from cluster.console.options import (
     TimeoutOption,
     UrlOption,
     WarmupOption,
-    check_folder,
+    check_file,
+    check_plot,
     fractions,
     give,
 )
@@ -78,8 +79,8 @@ def quality(
     from cluster.quality.run import ScoringOptions, run_quality
     from infra.bench import BenchError, BenchOptions
 
-    check_folder("--plot", plot)
-    check_folder("--out", out)
+    check_plot(plot)
+    check_file("--out", out)
     compared = arms(
         ArmOptions(
             modes=tuple(modes.split(",")),

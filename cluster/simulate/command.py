@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cluster.console.options import JsonOption, OutOption, PlotOption, check_folder, give
+from cluster.console.options import JsonOption, OutOption, PlotOption, check_file, check_plot, give
 from cluster.errors import ConfigError
 
 FLEETS = ("auto", "off", "two_tier")
@@ -39,8 +39,8 @@ def simulate(
     json_only: JsonOption = False,
 ) -> None:
     """Play a fleet in virtual time with the real policies: speed, latency, use, price."""
-    check_folder("--plot", plot)
-    check_folder("--out", out)
+    check_plot(plot)
+    check_file("--out", out)
     if bench is not None:
         for option, given in (("--plot", plot), ("--requests", requests), ("--seed", seed)):
             if given is not None:

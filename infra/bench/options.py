@@ -56,7 +56,7 @@ class BenchOptions:
 
     def __post_init__(self) -> None:
         """Raises BenchError for values that no run can have."""
-        if not self.modes or len(set(self.modes)) < len(self.modes):
+        if not all(self.modes or [""]) or len(set(self.modes)) < len(self.modes):
             raise BenchError(f"modes must be given, each once: {','.join(self.modes)}")
         if GENERATE in self.modes:
             raise BenchError(f"mode {GENERATE} comes with --baseline-generate MODEL_DIR")
@@ -88,7 +88,7 @@ def load_prompts(path: Path, limit: int | None = None) -> tuple[Prompt, ...]:
     Raises BenchError with the line number where a line is not a prompt.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # JSON may hold U+2028
     except (OSError, UnicodeDecodeError) as error:
         raise BenchError(f"cannot read the prompts: {error}") from error
     found = [_prompt(path, n, line) for n, line in enumerate(lines, start=1) if line.strip()]

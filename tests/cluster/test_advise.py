@@ -142,6 +142,9 @@ def test_the_bench_is_read_from_all_that_it_printed(tmp_path):
         path.write_text(text)
         with pytest.raises(ConfigError, match="no JSON line of"):
             read_bench(path)
+    path.write_bytes(b"\x89PNG\xff")
+    with pytest.raises(ConfigError, match="not text"):
+        read_bench(path)
 
 
 def run(*arguments: object) -> str:

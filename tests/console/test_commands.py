@@ -65,6 +65,12 @@ def _name(command: Any) -> str:
         (["hop", "--count", "1"], "Invalid value for '--count'"),
         (["top", "--once", "--url", "localhost:8000"], "localhost:8000 is no URL; give one like"),
         (["doctor", "--url", "localhost:8000"], "localhost:8000 is no URL; give one like"),
+        (["bench", "--prompts", "x", "--url", "http://h:99999"], "http://h:99999 is no URL; give"),
+        (["bench", "--prompts", "x", "--url", "http://[::1"], "http://[::1 is no URL; give"),
+        (["quality", "--prompts", "x", "--url", "http://"], "http:// is no URL; give"),
+        (["bench", "--prompts", "x", "--out", "/"], "--out /: a folder; give a file"),
+        (["simulate", "x", "--plot", "x.xyz"], "--plot x.xyz: give a file that ends in .png"),
+        (["serve", "--address", "127.0.0.1:1"], "127.0.0.1:1: Connection refused; is it"),
         (["serve", "--set", "nonsense=1"], "nonsense: no such key here"),
         (["serve", "--config", "/nowhere.yaml"], "config /nowhere.yaml: No such file"),
         (

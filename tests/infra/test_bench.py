@@ -283,6 +283,12 @@ def test_limit_spreads_over_the_file(prompts_file):
     assert len(load_prompts(prompts_file, 99)) == 8
 
 
+def test_a_prompt_may_hold_any_character_that_json_may(tmp_path: Path):
+    path = tmp_path / "prompts.jsonl"
+    path.write_text('{"turns": ["a\u2028b\u0085c"]}\r\n', encoding="utf-8", newline="")
+    assert [prompt.text for prompt in load_prompts(path)] == ["a\u2028b\u0085c"]
+
+
 @pytest.mark.parametrize("line", ["{", "[]", '{"turns": []}', '{"turns": [1]}'])
 def test_bad_prompt_is_named_by_its_line(tmp_path: Path, line: str):
     path = tmp_path / "prompts.jsonl"

@@ -49,6 +49,11 @@ def test_a_joined_page_names_each_family_once_and_loses_no_sample():
     }
 
 
+def test_a_line_ends_at_a_newline_alone():
+    page = joined(ONE.replace('tier="full"', 'tier="a\u2028b"'))
+    assert 'tier="a\u2028b"} 3.0' in page.text()
+
+
 def test_a_total_is_over_all_samples_of_the_family_and_zero_without():
     page = joined(ONE, TWO)
     assert page.total("viaserve_tokens_total") == 6.0

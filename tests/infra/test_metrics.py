@@ -75,3 +75,11 @@ def test_each_value_of_a_histogram_is_counted_once():
     exporter.values(Z, [0.5, 1.5], kind="a")
     exporter.values(Z, [3.0], kind="a")
     assert seen.observed["viaserve_z_seconds", ("kind", "a")] == [0.5, 1.5, 3.0]
+
+
+def test_labels_are_told_in_ascii_as_ray_takes_no_other():
+    seen = Recorded()
+    exporter = seen.exporter(model_name="Zo\u00eb \u2028")
+    exporter.more(X, 1, kind="\u4e2d")
+    told = (("kind", r"\u4e2d"), ("model_name", r"Zo\xeb \u2028"))
+    assert dict(seen.values) == {("viaserve_x_total", *told): 1}
