@@ -17,10 +17,10 @@ def unreachable(address: str) -> str | None:
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdecimal():
         return "no host and port"
+    if int(port) > 65535:  # the resolver would take it modulo 65536
+        return "no such port"
     try:
         socket.create_connection((host.strip("[]"), int(port)), _PATIENCE_S).close()
-    except OverflowError as error:
-        return str(error).removeprefix("connect(): ").removeprefix("getsockaddrarg: ")
     except (OSError, UnicodeError) as error:
         return getattr(error, "strerror", None) or str(error)
     return None

@@ -9,10 +9,14 @@ from rich.text import Text
 
 from cluster.console.fleet import Audit, Costs, Fleet, Missing, Pool, Worker
 from cluster.console.look import Look
-from cluster.console.table import Cell, coloured, table
+from cluster.console.table import Cell, Fitting, coloured, table
 from cluster.console.words import NONE, count, decimal, milliseconds, percent
 
 STATES = {"ok": "bold green", "degraded": "bold yellow", "loading": "bold red"}
+
+_POOL_SPARE = ("moved", "price", "step", "KV", "late", "sessions", "queue")
+_WORKER_SPARE = ("hop", "waiting", "tiers", "in flight", "device", "step", "sessions")
+"""What a narrow terminal goes without, the first first."""
 
 
 def frame(look: Look, url: str) -> Group:
@@ -45,9 +49,12 @@ def pools_line(fleet: Fleet) -> str:
 
 def _parts(fleet: Fleet) -> Iterator[RenderableType]:
     headings = ("pool", "workers", "busy", "KV", "sessions", "waiting", "queue", "step", "price")
-    yield table((*headings, "moved", "late"), map(_pool_row, fleet.pools))
+    headings = (*headings, "moved", "late")
+    yield Fitting(headings, [_pool_row(pool) for pool in fleet.pools], spare=_POOL_SPARE)
     headings = ("worker", "tiers", "device", "busy", "sessions", "waiting", "in flight")
-    yield table((*headings, "step", "hop", "health"), map(_worker_row, fleet.workers), left=3)
+    headings = (*headings, "step", "hop", "health")
+    rows = [_worker_row(worker) for worker in fleet.workers]
+    yield Fitting(headings, rows, left=3, spare=_WORKER_SPARE)
     if missing := [(pool, one) for pool in fleet.pools for one in pool.missing]:
         yield table(("missing", "pool", "why"), (_missing_row(*row) for row in missing), left=3)
     if fleet.costs is not None:

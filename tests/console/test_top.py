@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from cluster.__main__ import cli
 from cluster.console.fleet import fleet_of
-from cluster.console.look import Away, Watcher
+from cluster.console.frame import frame
+from cluster.console.look import Away, Look, Watcher
 from cluster.errors import ConfigError
 from tests.console.stub import CARD, endpoint, status, worker
 from tests.console.terminal import on_terminal
@@ -33,6 +36,17 @@ def test_one_frame_tells_pools_workers_requests_plan_and_audit():
         "audit of via: level 1 of 4, 9 of 500 tokens differ, bound 0.0310 (epsilon 0.02)",
     ):
         assert told in text
+
+
+@pytest.mark.parametrize("width", [44, 60, 80, 120])
+def test_a_narrow_terminal_loses_columns_and_no_figure_is_folded(width: int):
+    console = Console(file=io.StringIO(), width=width)
+    console.print(frame(Look(fleet_of(status()), 0.0), "http://x"))
+    lines = console.file.getvalue().splitlines()
+    (large,) = (line for line in lines if line.startswith(" large "))
+    assert large.split()[1:3] == ["2/2", "42"]
+    (slow,) = (line for line in lines if line.startswith(" large-2 "))
+    assert slow.rstrip().endswith("2 late, slow")
 
 
 def test_json_is_one_object_and_nothing_else():
