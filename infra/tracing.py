@@ -8,7 +8,10 @@ thread of its own, in batches.
 
 from __future__ import annotations
 
+import logging
+import math
 import os
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -27,6 +30,11 @@ _PROPAGATOR = TraceContextTextMapPropagator()
 _SCOPE = "viaserve"
 _EVERY_MS = 500.0
 """Between two exports: what a process that is killed had not yet told is lost."""
+_TELLS_FAILURES = (
+    "opentelemetry.exporter.otlp.proto.grpc.exporter",
+    "opentelemetry.exporter.otlp.proto.http.trace_exporter",
+    "opentelemetry.sdk._shared_internal",
+)
 _MAX_QUEUED = 16_384
 _MAX_LINKS = 32
 
@@ -174,7 +182,31 @@ def serve_exporter() -> list[SpanProcessor]:
     return [_batches(exporter_of(TracingSettings(exporter)))]
 
 
+class Seldom(logging.Filter):
+    """Lets one record through, and the next when `every_s` are over: a collector that is away
+    fails every export, of each process, for as long as that lasts."""
+
+    def __init__(self, every_s: float = 60.0, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._every_s = every_s
+        self._clock = clock
+        self._after_s = -math.inf
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether it is told."""
+        now = self._clock()
+        if now < self._after_s:
+            return False
+        self._after_s = now + self._every_s
+        return True
+
+
+_SELDOM = Seldom()
+
+
 def _batches(exporter: SpanExporter) -> BatchSpanProcessor:
+    for module in _TELLS_FAILURES:
+        logging.getLogger(module).addFilter(_SELDOM)
     return BatchSpanProcessor(exporter, max_queue_size=_MAX_QUEUED, schedule_delay_millis=_EVERY_MS)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +36,34 @@ def test_a_span_told_afterwards_has_its_parent_times_and_links():
     assert span.attributes["viaserve.part"] == "worker"
     [linked] = span.links
     assert linked.context.trace_id == 0x4BF92F3577B34DA6A3CE929D0E0E4737
+
+
+def test_a_collector_that_is_away_is_told_once_a_minute():
+    now = [0.0]
+    seldom = tracing.Seldom(60.0, lambda: now[0])
+    record = logging.makeLogRecord({"msg": "Failed to export"})
+    told = []
+    for now[0] in (0.0, 0.5, 59.9, 60.0, 61.0, 120.0):
+        told += [now[0]] if seldom.filter(record) else []
+    assert told == [0.0, 60.0, 120.0]
+
+
+@pytest.mark.parametrize("over", ["otlp-grpc", "otlp-http"])
+def test_failed_exports_do_not_fill_the_log(over):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        gone = f"http://127.0.0.1:{server.getsockname()[1]}"
+    code = (
+        "import logging, sys, time\n"
+        "from infra.tracing import TracingSettings, open_tracer\n"
+        "logging.basicConfig()\n"
+        f"tracer = open_tracer(TracingSettings({over!r}, {gone!r}, 1.0), 'worker')\n"
+        "for _ in range(8):\n"
+        "    tracer.span('step', (), 1.0, 2.0)\n"
+        "    time.sleep(0.6)\n"
+        "import os; os._exit(0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert len(done.stderr.splitlines()) == 1, done.stderr
 
 
 def test_links_are_bounded():
