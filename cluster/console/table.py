@@ -28,10 +28,11 @@ class Fitting:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """As many columns as there is room for."""
         wide = options.update(max_width=_ANY_WIDTH)
-        for number in range(len(self.spare) + 1):
-            made = self._made(self.spare[:number])
+        made = self._made(())
+        for number in range(1, len(self.spare) + 1):
             if Measurement.get(console, wide, made).maximum <= options.max_width:
                 break
+            made = self._made(self.spare[:number])
         yield made
 
     def _made(self, without: Sequence[str]) -> Table:

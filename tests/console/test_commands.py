@@ -68,7 +68,7 @@ def _name(command: Any) -> str:
         (["bench", "--prompts", "x", "--url", "http://h:99999"], "http://h:99999 is no URL; give"),
         (["bench", "--prompts", "x", "--url", "http://[::1"], "http://[::1 is no URL; give"),
         (["quality", "--prompts", "x", "--url", "http://"], "http:// is no URL; give"),
-        (["bench", "--prompts", "x", "--out", "/"], "--out /: a folder; give a file"),
+        (["bench", "--prompts", "x", "--out", "/"], "--out /: is a folder; give a file"),
         (["simulate", "x", "--plot", "x.xyz"], "--plot x.xyz: give a file that ends in .png"),
         (["serve", "--address", "127.0.0.1:1"], "127.0.0.1:1: Connection refused; is it"),
         (["serve", "--set", "nonsense=1"], "nonsense: no such key here"),
