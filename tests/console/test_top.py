@@ -40,9 +40,10 @@ def test_one_frame_tells_pools_workers_requests_plan_and_audit():
 
 @pytest.mark.parametrize("width", [44, 60, 80, 120])
 def test_a_narrow_terminal_loses_columns_and_no_figure_is_folded(width: int):
-    console = Console(file=io.StringIO(), width=width)
+    drawn = io.StringIO()
+    console = Console(file=drawn, width=width)
     console.print(frame(Look(fleet_of(status()), 0.0), "http://x"))
-    lines = console.file.getvalue().splitlines()
+    lines = drawn.getvalue().splitlines()
     (large,) = (line for line in lines if line.startswith(" large "))
     assert large.split()[1:3] == ["2/2", "42"]
     (slow,) = (line for line in lines if line.startswith(" large-2 "))
