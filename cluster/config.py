@@ -6,6 +6,7 @@ this module nothing is read from files by name again.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -26,6 +27,7 @@ from policies.vocabulary import Plan, PlanKind, Tier
 
 IMPORT_PATH = "cluster.app:build"
 POLICY_PATH = "cluster.scaling:decide"
+_POOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")
 
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -222,6 +224,16 @@ class Config(Section):
             for name, pool in self.pools.items()
         }
         return self.model_copy(update={"pools": pools})
+
+    @field_validator("pools")
+    @classmethod
+    def _names_are_plain(cls, pools: dict[str, PoolConfig]) -> dict[str, PoolConfig]:
+        # They name Serve deployments, workers and labels of metrics.
+        if wrong := [name for name in pools if not _POOL_NAME.fullmatch(name)]:
+            raise ValueError(
+                f"a pool's name is at most 40 letters, digits, _ and -, not {wrong[0]!r}"
+            )
+        return pools
 
     @model_validator(mode="after")
     def _layout_is_possible(self) -> Config:

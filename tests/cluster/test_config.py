@@ -109,6 +109,7 @@ def test_config_survives_the_way_through_serves_own_file(path: Path):
         ({"plan": {"mode": True}}, ["plan.mode:", "off", "two_tier", "three_tier"]),
         ({"draft": {"kind": "magic"}}, ["draft.kind:", "model", "route", "ngram"]),
         ({"pools": {"x": {"tiers": ["fulll"]}}}, ["pools.x.tiers.0:", "draft", "slim", "full"]),
+        ({"pools": {"a b/ü": {"tiers": ["full"]}}}, ["pools:", "letters, digits, _ and -"]),
         ({"pools": {"x": {"tiers": []}}}, ["pools.x.tiers:", "at least 1"]),
         ({"pools": {"x": {"tiers": ["full", "full"]}}}, ["pools.x.tiers: a tier is named twice"]),
         (
