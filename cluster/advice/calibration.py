@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from cluster.config import ConfigError, explain
 from policies.advice import Bounds, Prices
@@ -24,6 +24,9 @@ from policies.rounds import Curves, Outlook
 from policies.vocabulary import Tier
 
 FORMAT = "viaserve-calibration-1"
+
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Seconds = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +57,12 @@ class Served:
     draft: str
     gamma: int
     block: int
-    max_gamma: int
-    max_block: int
-    decode_tokens: int
+    max_gamma: Count
+    max_block: Count
+    decode_tokens: Count
     one_worker: bool = False
-    slots: int = 16
-    token_budget: int = 256
+    slots: Count = 16
+    token_budget: Count = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +89,8 @@ class Places:
     full; None where a tier is missing. `found`: tokens that prompt lookup proposes there, which
     take no forward; None without it."""
 
-    prompt_tokens: int
-    length: int
+    prompt_tokens: Count
+    length: Count
     drafted: Outlook | None
     screened: Outlook | None
     slim: Outlook | None
@@ -99,10 +102,10 @@ class StepTime:
     """One forward of `sessions` sessions with `rows` rows in all, choice included."""
 
     tier: Tier
-    sessions: int
-    rows: int
-    seconds_p50: float
-    seconds_p90: float
+    sessions: Count
+    rows: Count
+    seconds_p50: Seconds
+    seconds_p90: Seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +113,8 @@ class Hop:
     """Seconds of a call beyond its computing: to the worker and back (`wire_s`, of an empty
     step, or `given`), and the router's and the worker's own bookkeeping (`router_s`)."""
 
-    wire_s: float
-    router_s: float
+    wire_s: Seconds
+    router_s: Seconds
     source: Literal["measured", "given"]
 
     @property
@@ -134,10 +137,10 @@ class Calibration:
     hit_frac: float
     length_frac: float
     steps: tuple[StepTime, ...]
-    lookup_s: float | None
+    lookup_s: Seconds | None
     hop: Hop
     prompt_tokens: float
-    prefill_token_s: dict[Tier, float]
+    prefill_token_s: dict[Tier, Seconds]
     answers: tuple[Places, ...] = ()
     format: Literal["viaserve-calibration-1"] = FORMAT
 

@@ -152,6 +152,11 @@ def test_a_calibration_survives_its_file(found, tmp_path):
         (lambda raw: raw | {"format": "viaserve-calibration-0"}, "format must be viaserve"),
         (lambda raw: raw | {"hit_frac": "often"}, "hit_frac: Input should be a valid number"),
         (lambda raw: {k: v for k, v in raw.items() if k != "steps"}, "steps: Field required"),
+        (
+            lambda raw: raw | {"served": raw["served"] | {"slots": 0}},
+            r"served\.slots: .*greater",
+        ),
+        (lambda raw: raw | {"hop": raw["hop"] | {"wire_s": 1e30}}, r"hop\.wire_s: .* less than"),
         (lambda raw: [raw], "format must be viaserve"),
     ],
 )
