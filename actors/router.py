@@ -291,9 +291,8 @@ class Router:
             self._tally.computed(lane.report.pool, reply.timings)
             if request.items and alone:
                 # Where full is, the others' part of a round comes in the call that asks full.
-                hopped = {Tier.FULL} & set(lane.tiers) or set(
-                    lane.tiers
-                ) - self._settings.drafts_here
+                called = set(lane.tiers) - self._settings.drafts_here
+                hopped = {Tier.FULL} & called or called
                 self._planner.saw_hop(hopped, max(wall_s - reply.busy_s, 0.0))
             try:
                 self._take_in(Step(lane, request, reply, wall_s), sessions)
