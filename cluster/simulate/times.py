@@ -47,25 +47,24 @@ class MeasuredTimes:
         self.tiers = frozenset(step.tier for step in found.steps)
 
         @cache
-        def law(tier: Tier, sessions: int) -> Callable[[float], float]:
-            return forward_time([step for step in found.steps if step.tier is tier], sessions)
+        def law(tier: Tier, sessions: int) -> tuple[Callable[[float], float], int]:
+            """Seconds by rows, and the most rows that were measured with as many sessions, or
+            fewer."""
+            steps = [step for step in found.steps if step.tier is tier]
+            most = max((step.rows for step in steps if step.sessions <= sessions), default=0)
+            return forward_time(steps, sessions), most
 
         self._law = law
 
     def forward_s(self, tier: Tier, sessions: int, rows: int, context_tokens: int) -> float:
         if tier not in self.tiers:
             return 0.0
-        law, token_s = self._law(tier, sessions), self._found.prefill_token_s.get(tier)
-        most = self._most_rows(tier, sessions)
+        token_s = self._found.prefill_token_s.get(tier)
+        seconds, most = self._law(tier, sessions)
         if rows <= most or token_s is None:
-            return law(rows)
+            return seconds(rows)
         # No line through so few rows holds for a prompt's.
-        return max(law(most), rows * token_s)
-
-    def _most_rows(self, tier: Tier, sessions: int) -> int:
-        """Of the forwards that were measured with as many sessions, or fewer."""
-        steps = (step for step in self._found.steps if step.tier is tier)
-        return max((step.rows for step in steps if step.sessions <= sessions), default=0)
+        return max(seconds(most), rows * token_s)
 
     def lookup_s(self) -> float:
         return self._found.lookup_s or 0.0
