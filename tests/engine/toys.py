@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from transformers import (
 )
 
 from actors.engine.grammar import Grammars
+from actors.engine.route import fingerprint
 from actors.engine.seam import Context
 from actors.engine.transformers_engine import TransformersEngine
 from policies.vocabulary import SamplingParams, SamplingSpec
@@ -82,6 +84,13 @@ def save_words(path: Path) -> Path:
     words.pre_tokenizer = WhitespaceSplit()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, bos_token="t1", eos_token="t2")
     tokenizer.save_pretrained(path)
+    return path
+
+
+def save_route(path: Path, model_dir: Path, num_layers: int, kept: Sequence[int]) -> Path:
+    """Write a route of the toy that lies there; returns `path`."""
+    content = {"model_fingerprint": fingerprint(model_dir), "num_layers": num_layers}
+    path.write_text(json.dumps(content | {"kept_layers": list(kept)}))
     return path
 
 

@@ -33,8 +33,7 @@ import httpx
 import psutil
 from scipy import stats
 
-from actors.engine.route import fingerprint
-from tests.engine.toys import save_toy, save_words, text
+from tests.engine.toys import save_route, save_toy, save_words, text
 from tests.serving.server import Server, serving
 
 LAYERS = 4
@@ -143,16 +142,7 @@ def load(server: Server, frac: float, options: argparse.Namespace) -> Block:
 def toy(folder: Path) -> list[str]:
     """Make a model of some thousand weights there, its draft half of its layers; settings."""
     save_words(save_toy(folder, "llama"))
-    draft = folder / "draft.json"
-    draft.write_text(
-        json.dumps(
-            {
-                "model_fingerprint": fingerprint(folder),
-                "num_layers": LAYERS,
-                "kept_layers": [0, LAYERS - 1],
-            }
-        )
-    )
+    draft = save_route(folder / "draft.json", folder, LAYERS, [0, LAYERS - 1])
     return [
         f"model.path={folder}",
         "model.name=toy",

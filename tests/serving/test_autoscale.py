@@ -7,7 +7,6 @@ processes, and only the CPUs that they ask for are fewer than they use.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from actors.engine.route import fingerprint
+from tests.engine.toys import save_route
 from tests.serving.server import serving
 from tests.trio.conftest import idle_dir
 
@@ -41,12 +40,6 @@ SETTINGS = [
     f" {{min: 1, max: {LARGEST}, {SCALE}}}}}",
     "autoscale.max_ratio=1",
 ]
-
-
-def route(path: Path, model_dir: Path, kept: list[int]) -> Path:
-    content = {"model_fingerprint": fingerprint(model_dir), "num_layers": 7, "kept_layers": kept}
-    path.write_text(json.dumps(content))
-    return path
 
 
 class Load:
@@ -99,8 +92,8 @@ class Load:
 async def test_a_load_step_scales_both_pools_up_and_down_and_loses_no_answer(
     idle_dir: Path, tmp_path: Path
 ) -> None:
-    draft = route(tmp_path / "draft.json", idle_dir, [0, 6])
-    slim = route(tmp_path / "slim.json", idle_dir, [0, 1, 4, 6])
+    draft = save_route(tmp_path / "draft.json", idle_dir, 7, [0, 6])
+    slim = save_route(tmp_path / "slim.json", idle_dir, 7, [0, 1, 4, 6])
     model = [f"model.path={idle_dir}", "model.name=toy"]
     tiers = [f"draft={{kind: route, path: {draft}}}", f"slim.route={slim}"]
     with serving([*SETTINGS, *model, *tiers], config="config/two-pools.yaml") as server:
