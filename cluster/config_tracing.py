@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from cluster.config_lossy import Section
+from cluster.urls import http_url
 from infra.tracing import TracingSettings
 
 _HTTP_PATH = "/v1/traces"
@@ -36,14 +37,14 @@ class TracingConfig(Section):
     def _is_url(cls, endpoint: str | None) -> str | None:
         if endpoint is None:
             return None
-        try:
-            parts = urlsplit(endpoint)
-            known = parts.scheme in ("http", "https") and bool(parts.hostname)
-            known = known and parts.port != 0 and not (parts.query or parts.fragment)
-            known = known and endpoint.isprintable() and " " not in endpoint
-        except ValueError:
-            known = False
-        if not known:
+        parts = http_url(endpoint)
+        if (
+            parts is None
+            or parts.query
+            or parts.fragment
+            or " " in endpoint
+            or not endpoint.isprintable()
+        ):
             raise ValueError("should be a URL like http://collector:4317, https for TLS")
         return endpoint
 
