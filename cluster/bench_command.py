@@ -24,6 +24,7 @@ from cluster.console.options import (
     WarmupOption,
     check_file,
     give,
+    names,
     numbers,
 )
 
@@ -71,7 +72,7 @@ def bench(
         prompts=prompts,
         url=url,
         model=model,
-        modes=tuple(mode.strip() for mode in modes.split(",")),
+        modes=names(modes),
         concurrency=numbers("--concurrency", concurrency),
         max_tokens=max_tokens,
         temperature=temperature,

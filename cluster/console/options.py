@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import urlsplit
 
 import typer
 
 from cluster.errors import ConfigError
 from cluster.files import DEFAULT_CONFIG
+from cluster.urls import http_url
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 MODEL_HELP = "A model folder, a GGUF file, or `default`, the embedded model."
@@ -32,17 +32,9 @@ TemperatureOption = Annotated[float, typer.Option(help="Of each answer; 0: greed
 
 def _check_url(url: str | None) -> str | None:
     # `localhost:8000` would be taken for a scheme, and told as one that nobody supports.
-    if url is not None and not _is_url(url):
+    if url is not None and http_url(url) is None:
         raise typer.BadParameter(f"{url} is no URL; give one like {DEFAULT_URL}")
     return url
-
-
-def _is_url(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        return bool(parts.scheme in ("http", "https") and parts.hostname and parts.port != 0)
-    except ValueError:  # a port beyond 65535, half an IPv6 address
-        return False
 
 
 UrlOption = Annotated[str, typer.Option(help="The endpoint.", callback=_check_url)]
@@ -87,6 +79,11 @@ def numbers(option: str, text: str) -> tuple[int, ...]:
     if not found or min(found) < 1:
         raise ConfigError(f"{option} {text}: give numbers from 1 up, like 1,2,4,8")
     return found
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Of a comma-separated option, each without the spaces around it."""
+    return tuple(name.strip() for name in text.split(","))
 
 
 def fractions(option: str, text: str) -> tuple[float, ...]:

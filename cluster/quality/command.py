@@ -29,6 +29,7 @@ from cluster.console.options import (
     check_plot,
     fractions,
     give,
+    names,
 )
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def quality(
     check_file("--out", out)
     compared = arms(
         ArmOptions(
-            modes=tuple(modes.split(",")),
+            modes=names(modes),
             sweep=fractions("--sweep", sweep),
             escalate=escalate,
             gate=gate,

@@ -8,7 +8,15 @@ from typing import Annotated
 
 import typer
 
-from cluster.console.options import JsonOption, OutOption, PlotOption, check_file, check_plot, give
+from cluster.console.options import (
+    JsonOption,
+    OutOption,
+    PlotOption,
+    check_file,
+    check_plot,
+    give,
+    names,
+)
 from cluster.errors import ConfigError
 
 FLEETS = ("auto", "off", "two_tier")
@@ -46,7 +54,7 @@ def simulate(
             if given is not None:
                 raise ConfigError(f"{option}: for fleet files; --bench does not use it")
         return _meet(fleet, bench, json_only, out)
-    asked = list(dict.fromkeys(name.strip() for name in fleets.split(",")))
+    asked = list(dict.fromkeys(names(fleets)))
     if unknown := [name for name in asked if name not in FLEETS]:
         raise ConfigError(f"--fleets {unknown[0]!r}: not one of {', '.join(FLEETS)}")
     from cluster.advice.fleet import load_fleet
