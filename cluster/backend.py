@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from ray.exceptions import ObjectLostError, RayActorError
@@ -20,6 +20,8 @@ from policies.vocabulary import Commit
 
 _LOST = (RayActorError, ObjectLostError, RayServeException)
 """What a call to a replica raises that is dead, dying, out of reach or not there."""
+_GLANCE_S = 0.5
+"""So long /health waits for a router: probes of liveness give up after a second."""
 
 
 class RouterBackend:
@@ -54,24 +56,32 @@ class RouterBackend:
             response.cancel()
 
     async def health(self) -> dict[str, Any]:
-        """The ingress answers, so it is alive."""
-        return {"status": "ok"}
+        """The ingress answers, so it is alive; of the fleet what a router says at once."""
+        status = await self._router_status(min(_GLANCE_S, self._silence_s))
+        if "why" in status:
+            return {"status": "unknown", "tiers": {}, "why": status["why"]}
+        state, tiers = self._state(status)
+        return {"status": state, "tiers": tiers}
 
     async def ready(self) -> tuple[bool, dict[str, Any]]:
-        """Ready with a full worker; degraded without another tier, unless it may sleep.
-        `pools` says which workers are not there, and why."""
-        status = await self._router_status()
+        """Ready with a full worker. `pools` says which workers are not there, and why."""
+        status = await self._router_status(self._silence_s)
+        state, tiers = self._state(status)
+        pools = pools_status(self._replicas, status)
+        return state != "loading", status | {"status": state, "tiers": tiers, "pools": pools}
+
+    def _state(self, status: Mapping[str, Any]) -> tuple[str, dict[str, bool]]:
+        """`loading` without full, `degraded` without another tier that may not sleep, else `ok`;
+        and which tiers are there."""
         here = {tier for worker in status["workers"] for tier in worker["tiers"]}
         tiers = {tier: tier in here for tier in self._facts["tiers"]}
-        ready = tiers.get("full", False)
         missed = [t for t in tiers if not tiers[t] and t not in self._facts["may_sleep"]]
-        state = "degraded" if missed and ready else "ok" if ready else "loading"
-        pools = pools_status(self._replicas, status)
-        return ready, status | {"status": state, "tiers": tiers, "pools": pools}
+        state = "loading" if not tiers.get("full") else "degraded" if missed else "ok"
+        return state, tiers
 
     async def version(self) -> dict[str, Any]:
         """Versions, model, and whether each full worker's machine keeps row invariance."""
-        workers = (await self._router_status())["workers"]
+        workers = (await self._router_status(self._silence_s))["workers"]
         kept = [w["row_invariant"] for w in workers if "full" in w["tiers"]]
         return {**self._facts, "row_invariant": all(kept) if kept else None}
 
@@ -79,10 +89,10 @@ class RouterBackend:
         """See `cluster.metrics.relay`."""
         return await relay.page()
 
-    async def _router_status(self) -> dict[str, Any]:
+    async def _router_status(self, patience_s: float) -> dict[str, Any]:
         """Of one router; of none where none answers in time."""
         try:
-            async with asyncio.timeout(self._silence_s):
+            async with asyncio.timeout(patience_s):
                 return await self._status.remote()
         except (*_LOST, TimeoutError):
             return {"workers": [], "waiting": [], "why": "no router answers"}

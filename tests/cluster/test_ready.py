@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any
 
@@ -63,12 +64,29 @@ async def test_tier_that_may_sleep_is_not_missed():
     assert (await backend(DRAFT, may_sleep=("draft",)).ready())[0] is False
 
 
+@pytest.mark.parametrize(
+    ("workers", "state", "tiers"),
+    [
+        ((FULL, DRAFT), "ok", {"draft": True, "full": True}),
+        ((FULL,), "degraded", {"draft": False, "full": True}),
+        ((DRAFT,), "loading", {"draft": True, "full": False}),
+    ],
+)
+async def test_health_and_ready_tell_the_same_state_and_tiers(
+    workers: tuple[dict[str, Any], ...], state: str, tiers: dict[str, bool]
+):
+    assert await backend(*workers).health() == {"status": state, "tiers": tiers}
+    told = (await backend(*workers).ready())[1]
+    assert (told["status"], told["tiers"]) == (state, tiers)
+
+
 class Silent:
     """A router deployment's handle that no replica answers."""
 
     def options(self, **options: Any) -> Any:
         async def remote() -> dict[str, Any]:
-            raise TimeoutError
+            await asyncio.sleep(3600)
+            raise AssertionError("nobody waits so long")
 
         return SimpleNamespace(remote=remote)
 
@@ -76,8 +94,17 @@ class Silent:
 async def test_server_whose_routers_are_silent_is_not_ready_and_says_so():
     handle: Any = Silent()
     facts = {"tiers": ["full"], "may_sleep": ()}
-    ready, status = await RouterBackend(handle, facts, {"all": 1}, FailoverSettings()).ready()
+    silent = RouterBackend(handle, facts, {"all": 1}, FailoverSettings(silence_s=0.01))
+    ready, status = await silent.ready()
     assert (ready, status["status"], status["why"]) == (False, "loading", "no router answers")
+
+
+async def test_health_waits_for_no_silent_router_as_long_as_a_probe_would():
+    handle: Any = Silent()
+    facts = {"tiers": ["full"], "may_sleep": ()}
+    async with asyncio.timeout(5.0):  # half of `silence_s`
+        told = await RouterBackend(handle, facts, {"all": 1}, FailoverSettings()).health()
+    assert told == {"status": "unknown", "tiers": {}, "why": "no router answers"}
 
 
 class Started:

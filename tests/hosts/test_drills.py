@@ -94,6 +94,18 @@ async def until(fleet: Fleet, holds: Callable[[dict[str, Any]], bool], what: str
     return await asyncio.to_thread(fleet.cluster.until, holds, what)
 
 
+async def until_health(fleet: Fleet, state: str) -> None:
+    """/health says so with status 200; two routers hear of a loss one after the other."""
+    async with httpx.AsyncClient(base_url=fleet.cluster.url, timeout=30.0) as client:
+        async with asyncio.timeout(60.0):
+            while True:
+                answer = await client.get("/health")
+                assert answer.status_code == 200
+                if answer.json()["status"] == state:
+                    return
+                await asyncio.sleep(0.5)
+
+
 @pytest.fixture(scope="module")
 def fleet() -> Iterator[Fleet]:
     if reason := why_not():
@@ -150,6 +162,7 @@ async def test_killed_cheap_host(fleet: Fleet) -> None:
     async def kill() -> None:
         await asyncio.to_thread(fleet.cheap.kill)
         lost_s = await until(fleet, is_degraded, "degraded")
+        await until_health(fleet, "degraded")
         print(f"\ndegraded after {lost_s:.1f} s")
         await asyncio.to_thread(fleet.cluster.join, "cheap", 1, {LABEL: "cheap"})
 
@@ -178,7 +191,7 @@ async def test_without_a_full_worker_streams_end_with_a_clear_error(fleet: Fleet
         await until(fleet, lambda status: not status["tiers"]["full"], "without full")
         assert fleet.cluster.ready()["tiers"] == {"draft": True, "full": False, "slim": True}
         assert httpx.get(f"{url}/ready", timeout=30.0).status_code == 503
-        assert httpx.get(f"{url}/health", timeout=30.0).status_code == 200
+        await until_health(fleet, "loading")
         async with httpx.AsyncClient(base_url=url, timeout=900.0) as client:
             await late.read(client)
 
