@@ -46,7 +46,8 @@ def serve(
     config: ConfigOption = CONFIG, set_: SetOption = None, address: AddressOption = None
 ) -> None:
     """Serve in the foreground until Ctrl-C or SIGTERM."""
-    from cluster.console.start import Stage, teller_here
+    from cluster.console.start import Stage
+    from cluster.console.tellers import teller_here
 
     with teller_here() as teller:
         teller.begin(Stage.CONFIG, str(config))

@@ -1,10 +1,8 @@
 """What `serve` says while it starts and serves. Lines where stdout is no terminal: scripts,
-services and tests read them; on a terminal see `cluster.console.checklist`."""
+services and tests read them; `cluster.console.checklist` draws on a terminal."""
 
 from __future__ import annotations
 
-import os
-import sys
 from enum import StrEnum
 from types import TracebackType
 from typing import Any, Protocol
@@ -110,12 +108,3 @@ class PlainTeller:
 
     def _say(self, line: str) -> None:
         print(f"viaserve: {line}", flush=True)
-
-
-def teller_here() -> Teller:
-    """The one for this process's stdout."""
-    if not sys.stdout.isatty() or os.environ.get("TERM", "dumb") in ("", "dumb", "unknown"):
-        return PlainTeller()
-    from cluster.console.checklist import LiveTeller
-
-    return LiveTeller()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from cluster.console.look import Away, Watcher
-from cluster.console.start import Stage, teller_here
+from cluster.console.start import Stage
+from cluster.console.tellers import teller_here
 from tests.console.stub import endpoint, status
 
 
