@@ -23,9 +23,9 @@ class BalanceConfig(Section):
     """Share of its remaining time that a move must save."""
     pressure: bool = True
     """Whether seconds of busy pools cost more in mode `auto`."""
-    max_price: Annotated[float, Field(ge=1, allow_inf_nan=False)] = PressureSettings().max_price
+    max_price: Annotated[float, Field(ge=1)] = PressureSettings().max_price
     """So many times more at the most."""
-    late_factor: Annotated[float, Field(ge=0, allow_inf_nan=False)] = DeadlineSettings().factor
+    late_factor: Annotated[float, Field(ge=0)] = DeadlineSettings().factor
     """A step is late after so many times what such a step takes; its sessions then ask
     another worker if there is one. 2 or more; 0: never."""
 

@@ -39,7 +39,7 @@ Device = Annotated[
 ]
 Cpus = Amount | Literal["auto"]
 Gpus = Annotated[float, Field(ge=0)]
-Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Price = Annotated[float, Field(ge=0)]
 
 
 class HardwareConfig(Section):

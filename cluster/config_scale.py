@@ -9,8 +9,8 @@ from pydantic import Field, model_validator
 from cluster.config_lossy import Section
 from policies.autoscale import Coupling, ScaleSettings
 
-Duration = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Above = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Duration = Annotated[float, Field(ge=0)]
+Above = Annotated[float, Field(gt=0)]
 
 
 class ScaleConfig(Section):
