@@ -23,10 +23,10 @@ from actors.balancer import Balancer
 from actors.homes import Homes, Running
 from actors.lanes import Lane
 from actors.messages import GenerateRequest, Membership, Output, Refusal, StepRequest
-from actors.placing import Placing
 from actors.planner import Planner
 from actors.recorder import Recorder, Step
 from actors.router_settings import RouterSettings
+from actors.scheduler import Scheduler
 from actors.steps import Call, Steps
 from actors.tally import Tally
 from actors.usage import Demand, demand
@@ -67,7 +67,7 @@ class Router:
         self._steps = Steps(call, clock, settings.step_timeout_s, settings.deadline, self._lose)
         self._backoff = settings.deadline or DeadlineSettings()
         self._tally = Tally()
-        self._placing = Placing(
+        self._scheduler = Scheduler(
             settings,
             self._homes,
             self._watch,
@@ -155,7 +155,7 @@ class Router:
             return
         self._service_s += 0.1 * (self._clock() - running.started_s - self._service_s)
         running.stop_timer()
-        self._placing.forget(running)
+        self._scheduler.forget(running)
         self._homes.forget(running)
 
     def set_members(self, membership: Membership) -> None:
@@ -181,8 +181,8 @@ class Router:
             waiting = [self._running[session_id] for session_id in lane.waiting]
             lane.waiting.clear()
             for running in waiting:
-                self._placing.place(running)
-        self._placing.place_homeless()
+                self._scheduler.place(running)
+        self._scheduler.place_homeless()
         self._kick()
 
     def look(self) -> None:
@@ -201,7 +201,7 @@ class Router:
             was_busy = session.wants is None
             self._homes.leave(running, lane)
             if session.wants is not None and (was_busy or running.place is lane):
-                self._placing.place(running)
+                self._scheduler.place(running)
 
     def _kick(self) -> None:
         """Schedule one pass of `_advance`; what happens until then shares its steps."""
@@ -252,8 +252,8 @@ class Router:
         running.started_s = self._clock()
         self._tally.waited(running.session.spec.mode, running.started_s - running.entered_s)
         self._running[running.session.session_id] = running
-        self._placing.replan(running, self._homes.load(newcomers=1))
-        self._placing.place(running)
+        self._scheduler.replan(running, self._homes.load(newcomers=1))
+        self._scheduler.place(running)
 
     def _give_up(self, running: Running) -> None:
         wait_s = self._settings.worker_wait_s
@@ -320,10 +320,10 @@ class Router:
                 continue
             running.late = 0
             if session.ends_round:
-                self._placing.replan(running, len(lane.homes))
+                self._scheduler.replan(running, len(lane.homes))
             rounds = session.counters.rounds
             commit = session.on_reply(lane.worker_id, answer)
-            verdicts = self._placing.told(session)
+            verdicts = self._scheduler.told(session)
             if running.recorder is not None:
                 commit = running.recorder.saw(step, place, rounds, commit)
             if running.spare:
@@ -337,7 +337,7 @@ class Router:
             if session.state is State.DONE:
                 self._leave(running)
             elif session.wants is not None:
-                self._placing.place(running)
+                self._scheduler.place(running)
 
     def _failed(self, lane: Lane, request: StepRequest, sessions: list[Session]) -> None:
         """The worker lives, but the step raised: each session tries again a few times, after a
@@ -355,7 +355,7 @@ class Router:
 
     def _retry(self, running: Running) -> None:
         running.timer = None
-        self._placing.place(running)
+        self._scheduler.place(running)
         self._kick()
 
     def _overdue(self, lane: Lane, request: StepRequest, sessions: list[Session]) -> None:
@@ -372,7 +372,7 @@ class Router:
         lane.waiting.clear()
         for running in moving:
             self._homes.leave(running, lane)
-            self._placing.place(running)
+            self._scheduler.place(running)
         self._kick()
 
     def _awaiting(self, lane: Lane, request: StepRequest, sessions: list[Session]) -> list[Running]:
@@ -387,7 +387,7 @@ class Router:
 
     def demand(self) -> dict[str, Demand]:
         """On each pool, for autoscaling."""
-        waiting = len(self._queue) + self._placing.num_homeless
+        waiting = len(self._queue) + self._scheduler.num_homeless
         return demand(self._homes.lanes.values(), waiting)
 
     @property

@@ -24,7 +24,7 @@ from policies.vocabulary import PlanKind
 from policies.work import WorkKind
 
 
-class Placing:
+class Scheduler:
     """Of one router's sessions; runs on its event loop."""
 
     def __init__(
