@@ -1,14 +1,15 @@
-"""What tracing costs: the same load with and without sampled requests, in turn, on one server.
+"""What tracing costs: the same load on a server that traces and on one that cannot, in turn.
 
-    python -m tests.observability.trace_cost --fracs 0.1,1 --pairs 6 --set model.dtype=float32
-    python -m tests.observability.trace_cost --fracs 0.1,1 --pairs 30 --toy
+    python -m tests.observability.trace_cost --rounds 16 --set model.dtype=float32
+    python -m tests.observability.trace_cost --rounds 30 --starts 2 --toy
 
 With --toy the model is so small that serving is all bookkeeping: what tracing adds there is its
 cost beside no computing at all, and it shows through the noise.
 
-The client decides by `traceparent` which requests are traced, so arms alternate within one
-server. Prints a table and one line of JSON: tokens a second and the server's processor seconds a
-token, each arm over the baseline beside it, with 95 % bounds of the mean over pairs.
+The server that traces has an exporter and is told by each request's `traceparent` whether it is
+traced, so that shares of traced requests take turns on it; the other one has none. Both stay up.
+Prints a table and one line of JSON: tokens a second and the server's processor seconds a token,
+each share over the other server's in the same round, with 95 % bounds of the mean over rounds.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -114,7 +115,7 @@ def words(number: int) -> dict[str, Any]:
 
 
 def load(server: Server, frac: float, options: argparse.Namespace) -> Block:
-    """The requests, of which the first `frac` of each ten (of each, at 1) are traced."""
+    """The requests, of which the first `frac` of each ten are traced."""
 
     def ask(number: int) -> int:
         sampled = number % 10 < round(10 * frac)
@@ -127,14 +128,14 @@ def load(server: Server, frac: float, options: argparse.Namespace) -> Block:
             "viaserve": {"mode": options.mode},
         }
         url = f"{server.url}/v1/{'completions' if options.toy else 'chat/completions'}"
-        reply = httpx.post(url, json=body, headers={"traceparent": parent}, timeout=600.0)
+        reply = client.post(url, json=body, headers={"traceparent": parent})
         reply.raise_for_status()
         return reply.json()["usage"]["completion_tokens"]
 
-    begin_s, begin_cpu_s = time.monotonic(), cpu_s(server)
-    with ThreadPoolExecutor(options.concurrency) as pool:
+    with httpx.Client(timeout=600.0) as client, ThreadPoolExecutor(options.concurrency) as pool:
+        begin_s, begin_cpu_s = time.monotonic(), cpu_s(server)
         tokens = sum(pool.map(ask, range(options.requests)))
-    wall_s = time.monotonic() - begin_s
+        wall_s = time.monotonic() - begin_s
     time.sleep(0.7)  # what is traced is exported within half a second; it counts
     return Block(tokens, wall_s, cpu_s(server) - begin_cpu_s)
 
@@ -163,38 +164,52 @@ def change(ratios: Sequence[float]) -> tuple[float, float]:
     return 100 * (statistics.fmean(ratios) - 1), half
 
 
-def measure(server: Server, options: argparse.Namespace) -> dict[float, list[tuple[Block, Block]]]:
-    """For each share of traced requests, pairs of (without, with), in alternating order."""
-    pairs: dict[float, list[tuple[Block, Block]]] = {frac: [] for frac in options.fracs}
-    load(server, 1.0, options)
-    for number in range(options.pairs):
-        for frac, taken in pairs.items():
-            arms = [0.0, frac] if number % 2 == 0 else [frac, 0.0]
-            blocks = {arm: load(server, arm, options) for arm in arms}
-            taken.append((blocks[0.0], blocks[frac]))
-            print(f"pair {number + 1}, {frac:.0%}: {blocks[frac].speed / blocks[0.0].speed:.4f}")
-    return pairs
+Round = dict[float | None, Block]
+"""By share of traced requests; of the server that cannot trace, None."""
 
 
-def report(pairs: dict[float, list[tuple[Block, Block]]], num_bytes: int) -> None:
-    rows = []
-    print(f"{'traced':>8} {'tokens/s':>10} {'change %':>16} {'cpu s a token, change %':>26}")
-    for frac, taken in pairs.items():
-        speed = change([after.speed / before.speed for before, after in taken])
-        cpu = change([a.cpu_per_token_s / b.cpu_per_token_s for b, a in taken])
-        mean = statistics.fmean(before.speed for before, _ in taken)
+def measure(servers: dict[bool, Server], options: argparse.Namespace) -> list[Round]:
+    """Rounds of all arms, each beginning with another one. `servers`: by whether they trace."""
+    arms: list[float | None] = [None, *options.fracs]
+    for server in servers.values():
+        load(server, 1.0, options)
+    rounds: list[Round] = []
+    for number in range(options.rounds):
+        turn = number % len(arms)
+        order = [*arms[turn:], *arms[:turn]]
+        blocks = {arm: load(servers[arm is not None], arm or 0.0, options) for arm in order}
+        rounds.append(blocks)
+        over = [f"{f:.0%} {blocks[f].speed / blocks[None].speed:.3f}" for f in options.fracs]
         print(
-            f"{frac:>8.0%} {mean:>10.2f} {speed[0]:>8.2f} ± {speed[1]:<5.2f}"
-            f" {cpu[0]:>16.2f} ± {cpu[1]:<5.2f}"
+            f"round {number + 1}: {blocks[None].speed:.1f} tokens/s; {', '.join(over)}", flush=True
         )
-        rows.append({"frac": frac, "pairs": len(taken), "speed": speed, "cpu": cpu})
-    print(json.dumps({"trace_cost": rows, "bytes_exported": num_bytes}))
+    return rounds
+
+
+def report(rounds: Sequence[Round], num_bytes: int, options: argparse.Namespace) -> None:
+    """A row for each share: change over the server that cannot trace."""
+    rows = []
+    mean = statistics.fmean(blocks[None].speed for blocks in rounds)
+    print(f"\n{len(rounds)} rounds, {mean:.1f} tokens/s without an exporter; change in %")
+    print(f"{'traced':>8} {'tokens/s':>16} {'cpu s a token':>16}")
+    for frac in options.fracs:
+        pairs = [(blocks[None], blocks[frac]) for blocks in rounds]
+        speed = change([after.speed / before.speed for before, after in pairs])
+        cpu = change([after.cpu_per_token_s / before.cpu_per_token_s for before, after in pairs])
+        told = [f"{value:.2f} ± {half:.2f}" for value, half in (speed, cpu)]
+        print(f"{frac:>8.0%} {told[0]:>16} {told[1]:>16}")
+        rows.append({"frac": frac, "speed": speed, "cpu": cpu})
+    facts = {"rounds": len(rounds), "tokens_per_s": mean, "bytes_exported": num_bytes}
+    print(json.dumps({"trace_cost": facts | {"shares": rows}}))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--fracs", type=lambda text: [float(f) for f in text.split(",")])
-    parser.add_argument("--pairs", type=int, default=6)
+    parser.add_argument(
+        "--fracs", type=lambda text: [float(f) for f in text.split(",")], default=[0.0, 0.1, 1.0]
+    )
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--starts", type=int, default=1, help="fresh servers, so many times")
     parser.add_argument("--requests", type=int, default=20)
     parser.add_argument("--concurrency", type=int, default=4)
     parser.add_argument("--max-tokens", type=int, default=24)
@@ -202,15 +217,24 @@ def main() -> None:
     parser.add_argument("--config", default="config/default.yaml")
     parser.add_argument("--set", action="append", default=[], dest="settings")
     parser.add_argument("--toy", action="store_true")
-    parser.set_defaults(fracs=[0.1])
     options = parser.parse_args()
+    rounds: list[Round] = []
     with sink() as (url, sizes), TemporaryDirectory() as folder:
         tracing = ["exporter=otlp-http", f"endpoint={url}", "sample_frac=0"]
-        model = toy(Path(folder)) if options.toy else []
-        settings = [*model, *options.settings, *(f"tracing.{each}" for each in tracing)]
-        with serving(settings, config=options.config) as server:
-            pairs = measure(server, options)
-        report(pairs, sum(sizes))
+        plain = [*(toy(Path(folder)) if options.toy else []), *options.settings]
+        traced = [*plain, *(f"tracing.{each}" for each in tracing)]
+        for number in range(options.starts):
+            # The one that is started first differs from start to start.
+            kinds = [True, False] if number % 2 else [False, True]
+            with ExitStack() as stack:
+                servers = {
+                    kind: stack.enter_context(
+                        serving(traced if kind else plain, config=options.config)
+                    )
+                    for kind in kinds
+                }
+                rounds += measure(servers, options)
+        report(rounds, sum(sizes), options)
 
 
 if __name__ == "__main__":
