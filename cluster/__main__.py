@@ -51,7 +51,7 @@ def serve(
 
     with teller_here() as teller:
         teller.begin(Stage.CONFIG, str(config))
-        from cluster.config import load
+        from cluster.config_file import load
 
         parsed, http = load(config, set_ or [])  # before the slow imports: a fault is told at once
         from cluster.serving import run

@@ -34,7 +34,8 @@ from actors.pulse import pulsed
 from actors.router import Router, RouterSettings
 from cluster import __version__
 from cluster.backend import RouterBackend
-from cluster.config import load, parse, parse_live
+from cluster.config import parse, parse_live
+from cluster.config_file import load
 from cluster.metrics import catalogue
 from cluster.metrics.requests import export_requests, export_values
 from cluster.metrics.router import export_router, export_tally

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from cluster.config import Config, HttpOptions
+from cluster.config import Config
+from cluster.config_file import HttpOptions
 
 Schema = Mapping[str, Any]
 

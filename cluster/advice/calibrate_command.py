@@ -49,7 +49,7 @@ def calibrate(
     json_only: JsonOption = False,
 ) -> None:
     """Measure a config's trio on this machine: agreement, step times, the hop."""
-    from cluster.config import load
+    from cluster.config_file import load
 
     parsed, _ = load(config, set_ or [])
     check_file("--out", out)

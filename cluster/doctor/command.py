@@ -29,7 +29,7 @@ def doctor(
     """Check a machine, a cluster or an endpoint, and say what to do; 1 where something failed."""
     from rich.console import Console
 
-    from cluster.config import load
+    from cluster.config_file import load
 
     parsed, http = load(config, set_ or [])
     with Console(stderr=True).status("looking"):

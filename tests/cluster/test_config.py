@@ -10,7 +10,8 @@ import pytest
 import yaml
 from ray.serve.schema import ServeDeploySchema
 
-from cluster.config import DEFAULT_CONFIG, ROOT, ConfigError, load, parse
+from cluster.config import DEFAULT_CONFIG, ROOT, ConfigError, parse
+from cluster.config_file import load
 from policies.autoscale import ScaleSettings
 from policies.vocabulary import Tier
 

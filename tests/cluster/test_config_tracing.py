@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.config import DEFAULT_CONFIG, ConfigError, load
+from cluster.config import DEFAULT_CONFIG, ConfigError
+from cluster.config_file import load
 
 
 def settings(*overrides: str):

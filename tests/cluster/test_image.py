@@ -11,7 +11,8 @@ import yaml
 from typer.main import get_command
 
 from cluster.__main__ import cli
-from cluster.config import ROOT, load
+from cluster.config import ROOT
+from cluster.config_file import load
 
 FOLDER = ROOT / "infra" / "kubernetes"
 

@@ -15,7 +15,8 @@ from ray.autoscaler._private.kuberay.autoscaling_config import (
 )
 from ray.serve.schema import ServeDeploySchema
 
-from cluster.config import ROOT, load
+from cluster.config import ROOT
+from cluster.config_file import load
 from cluster.config_pools import ACCELERATOR_LABEL
 from policies.placing import Node, Room, count, judge
 

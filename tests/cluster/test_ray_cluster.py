@@ -11,7 +11,7 @@ from jsonschema import ValidationError
 from ray._private.label_utils import validate_node_label_syntax
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from cluster.config import load
+from cluster.config_file import load
 from cluster.config_pools import ACCELERATOR_LABEL, PoolConfig
 from policies.placing import Node, Room, count, judge
 

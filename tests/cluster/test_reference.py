@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from cluster.config import DEFAULT_CONFIG, ROOT, load
+from cluster.config import DEFAULT_CONFIG, ROOT
+from cluster.config_file import load
 from cluster.reference import reference
 
 TEXT = reference()

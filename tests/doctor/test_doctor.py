@@ -18,7 +18,8 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from cluster.__main__ import cli
-from cluster.config import DEFAULT_CONFIG, load, parse
+from cluster.config import DEFAULT_CONFIG, parse
+from cluster.config_file import load
 from cluster.doctor import endpoint, gpus, layout, machine, nodes, packages
 from cluster.doctor.finding import Finding, Verdict, failed, ok, warning
 from cluster.doctor.report import has_failed, render, to_json
