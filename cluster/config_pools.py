@@ -9,7 +9,9 @@ from pydantic import (
     AfterValidator,
     Field,
     ValidationError,
+    ValidatorFunctionWrapHandler,
     WithJsonSchema,
+    WrapValidator,
     field_validator,
     model_validator,
 )
@@ -24,7 +26,9 @@ ACCELERATOR_LABEL = "ray.io/accelerator-type"
 """Ray puts it on every node whose first GPU it knows."""
 
 Positive = Annotated[int, Field(ge=1)]
-Amount = Annotated[float, Field(gt=0)]
+LEAST = 0.0001
+"""Ray counts resources in steps of this."""
+Amount = Annotated[float, Field(ge=LEAST)]
 _DEVICE = r"cpu|cuda(:\d+)?"
 
 
@@ -37,7 +41,16 @@ def _device(value: str) -> str:
 Device = Annotated[
     str, AfterValidator(_device), WithJsonSchema({"type": "string", "pattern": f"^({_DEVICE})$"})
 ]
-Cpus = Amount | Literal["auto"]
+
+
+def _cpus(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return check(value)
+    except ValidationError:  # which names both kinds by words of pydantic's own
+        raise ValueError(f"must be a number of at least {LEAST}, or auto") from None
+
+
+Cpus = Annotated[Amount | Literal["auto"], WrapValidator(_cpus)]
 Gpus = Annotated[float, Field(ge=0)]
 Price = Annotated[float, Field(ge=0)]
 
@@ -199,6 +212,8 @@ class PoolConfig(HardwareConfig):
     def _of_their_own_kind(cls, resources: dict[str, float]) -> dict[str, float]:
         if {"CPU", "GPU"} & resources.keys():
             raise ValueError("CPU and GPU are num_cpus and num_gpus")
+        if not all(name.strip() for name in resources):
+            raise ValueError("a resource needs a name, as ray start's --resources gave it")
         return resources
 
     @model_validator(mode="after")
@@ -207,6 +222,8 @@ class PoolConfig(HardwareConfig):
             raise ValueError(f"device {self.device} needs num_gpus above 0, or Ray hides the GPUs")
         if self.accelerator and not self.num_gpus:
             raise ValueError(f"accelerator {self.accelerator} needs num_gpus above 0")
+        if 0 < self.num_gpus < LEAST:
+            raise ValueError(f"num_gpus {self.num_gpus:g} must be 0 or at least {LEAST}")
         if self.num_gpus > 1 and self.num_gpus % 1:
             raise ValueError(f"num_gpus {self.num_gpus:g} must be a whole number or below 1")
         if self.tp > 1 and self.device != "cpu" and self.num_gpus < 1:

@@ -103,6 +103,13 @@ def test_pool_without_a_fallback_has_one_way():
         ({"label_selector": {"zone": "-a"}}, "cheap.label_selector: Invalid label selector value"),
         ({"label_selector": {"zo ne": "a"}}, "cheap.label_selector: Invalid label key"),
         ({"num_gpus": 1.5}, "cheap: num_gpus 1.5 must be a whole number or below 1"),
+        ({"num_cpus": "all"}, "cheap.num_cpus: must be a number of at least 0.0001, or auto"),
+        ({"fallback": [{"num_cpus": -1}]}, "fallback.0.num_cpus: must be a number of at least"),
+        # Ray refuses finer amounts, and a pool would try to start its worker for ever.
+        ({"num_cpus": 0.00001}, "cheap.num_cpus: must be a number of at least 0.0001"),
+        ({"num_gpus": 0.00001}, "num_gpus 1e-05 must be 0 or at least 0.0001"),
+        ({"resources": {"gold": 0.00001}}, "resources.gold: Input should be greater than or equal"),
+        ({"resources": {" ": 1}}, "cheap.resources: a resource needs a name"),
         ({"resources": {"GPU": 1}}, "cheap.resources: CPU and GPU are num_cpus and num_gpus"),
         ({"memory_frac": 0.5}, "cheap: memory_frac is for device cuda"),
         ({"memory_frac": 0}, "cheap.memory_frac: Input should be greater than 0"),
