@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from cluster.config import ROOT, Config, ConfigError, DraftConfig
 from cluster.config_pools import PoolConfig
 from cluster.fetch import fetch_default, fetch_gguf
 from cluster.trio.arithmetic import fast_dtype
+from policies.labels import matches
+from policies.placing import Node, no_such_node, pairs
 from policies.plan_settings import ControllerSettings
 from policies.vocabulary import Tier
 
@@ -160,6 +162,12 @@ def check(config: Config) -> Facts:
 def check_machine(config: Config, cores: int, gpus: int) -> None:
     """ConfigError where one machine with so many cores and GPUs cannot host the pools, on their
     own hardware or a fallback."""
+    # Serve would wait without end for an ingress that has no place.
+    if config.control.label_selector or (config.control.accelerator and not gpus):
+        raise ConfigError(
+            "control: a Ray of this machine's own has no node with"
+            f" {pairs(config.control.selector)}; give --address"
+        )
     asked_gpus = 0.0
     for name, pool in config.pools.items():
         faults = [_fault_here(way, cores, gpus) for way in pool.ways]
@@ -172,6 +180,14 @@ def check_machine(config: Config, cores: int, gpus: int) -> None:
             f"pools: {asked_gpus:g} GPUs are asked for (num_gpus times tp times replicas, or"
             f" autoscale.max), this machine has {gpus}"
         )
+
+
+def check_control(config: Config, nodes: Sequence[Node]) -> None:
+    """ConfigError where no node of a cluster may hold ingress and routers: Serve would wait for
+    one without end, and nothing else would be there to say so."""
+    selector = config.control.selector
+    if not any(matches(selector, node.labels) for node in nodes):
+        raise ConfigError(f"control: {no_such_node(selector, nodes)}")
 
 
 def _fault_here(pool: PoolConfig, cores: int, gpus: int) -> str | None:

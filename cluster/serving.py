@@ -26,8 +26,9 @@ from cluster.config_pools import PoolConfig
 from cluster.console.loaded import loaded_lines
 from cluster.console.look import Away, Watcher
 from cluster.console.start import Stage, Teller
+from cluster.nodes import nodes_here
 from cluster.placement import RegistryClient, end_shared
-from cluster.preflight import Facts, check, check_machine
+from cluster.preflight import Facts, check, check_control, check_machine
 from cluster.reach import JOIN_ADVICE, START_ADVICE, reason, unreachable
 from cluster.sizes import cpus_of
 from cluster.waiting import wait_ready
@@ -65,6 +66,7 @@ def _serve(facts: Facts, http: dict[str, Any], address: str | None, teller: Tell
     teller.begin(Stage.RAY, address or "of this machine's own")
     try:
         _start_ray(facts, address)
+        check_control(facts.config, nodes_here())
         _stop_on_signals()  # ray.init has put a handler of its own there
         serve.start(proxy_location="HeadOnly", http_options=http)
         teller.begin(Stage.APPLICATION)

@@ -60,7 +60,7 @@ def judge(demand: Demand, nodes: Sequence[Node]) -> Verdict:
         return Verdict(Room.NOWHERE, f"{wants}: the cluster has no node")
     fitting = [node for node in nodes if matches(demand.selector, node.labels)]
     if not fitting:
-        return Verdict(Room.NOWHERE, f"{wants}: {_no_such_node(demand, nodes)}")
+        return Verdict(Room.NOWHERE, f"{wants}: {no_such_node(demand.selector, nodes)}")
     if not _holds(demand, [node.total for node in fitting]):
         return Verdict(Room.NOWHERE, f"{wants}: {_too_small(demand, fitting)}")
     if not _holds(demand, [node.free for node in fitting]):
@@ -103,21 +103,22 @@ def describe(demand: Demand) -> str:
     text = each if demand.processes == 1 else f"{demand.processes} times ({each})"
     if demand.one_node and demand.processes > 1:
         text += " on one node"
-    return f"{text} with {_pairs(demand.selector)}" if demand.selector else text
+    return f"{text} with {pairs(demand.selector)}" if demand.selector else text
 
 
 def _amounts(resources: Mapping[str, float]) -> list[str]:
     return [f"{amount:g} {kind}" for kind, amount in sorted(resources.items()) if amount]
 
 
-def _pairs(labels: Mapping[str, str]) -> str:
+def pairs(labels: Mapping[str, str]) -> str:
+    """Labels in words."""
     return ", ".join(f"{key}={value}" for key, value in sorted(labels.items()))
 
 
-def _no_such_node(demand: Demand, nodes: Sequence[Node]) -> str:
+def no_such_node(selector: Mapping[str, str], nodes: Sequence[Node]) -> str:
     """Names the labels that no node has, or that no node has together."""
     faults: list[str] = []
-    for key, value in sorted(demand.selector.items()):
+    for key, value in sorted(selector.items()):
         if not any(matches({key: value}, node.labels) for node in nodes):
             there = sorted({node.labels[key] for node in nodes if key in node.labels})
             seen = f"there is {', '.join(there)}" if there else "none has that label"

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from cluster.config import Config
 from cluster.console.words import some
 from cluster.doctor.finding import Finding, failed, ok, warning
+from cluster.errors import ConfigError
+from cluster.preflight import check_control
 from cluster.reach import JOIN_ADVICE, START_ADVICE, reason, unreachable
 from policies.placing import Node, Room, judge
 
@@ -43,6 +45,11 @@ def judged(config: Config, nodes: list[Node]) -> Iterator[Finding]:
         labels = {k: v for k, v in node.labels.items() if not k.startswith("ray.io/node-")}
         said = f"{amounts}; {', '.join(f'{k}={v}' for k, v in labels.items()) or 'no labels'}"
         yield ok(AREA, f"node {number + 1}", said, labels=labels, total=dict(node.total))
+    try:
+        check_control(config, nodes)
+    except ConfigError as error:
+        advice = "add such a node (`ray start --labels`), or change control"
+        yield failed(AREA, "control", str(error), advice)
     for name, pool in config.pools.items():
         what = f"pool {name}"
         if isinstance(pool.num_cpus, str):

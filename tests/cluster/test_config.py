@@ -158,7 +158,7 @@ def test_config_survives_the_way_through_serves_own_file(path: Path):
         ({"model": []}, ["model: must be a mapping"]),
         ({"pools": {"x": {"tiers": ["full"], "fallback": {}}}}, ["x.fallback: must be a list"]),
         ({"pools": {"x": {"tiers": ["full"], "label_selector": "a"}}}, ["must be a mapping"]),
-        ({"pools": {"x": {"tiers": ["full"], "num_cpus": float("inf")}}}, ["x.num_cpus: must be a number"]),
+        ({"pools": {"x": {"tiers": ["full"], "num_cpus": float("inf")}}}, ["x.num_cpus: must be"]),
         ({"liveness": {"dead_s": float("inf")}}, ["liveness.dead_s:", "finite"]),
         ({"router": {"step_timeout_s": 0}}, ["router.step_timeout_s:", "greater than 0"]),
         (

@@ -233,6 +233,15 @@ def test_every_file_that_the_config_names_is_mounted(cluster: dict[str, Any]) ->
             assert any(str(path).startswith(f"{mount['mountPath']}/") for mount in mounts), path
 
 
+def test_labels_of_kuberays_own_services_are_left_to_it(cluster: dict[str, Any]) -> None:
+    # The head service of a RayService selects by KubeRay's values, whatever the pods' labels say.
+    kuberays = {"app.kubernetes.io/name", "app.kubernetes.io/created-by"}
+    for group in groups(cluster):
+        named = group["template"]["metadata"]["labels"].keys()
+        assert not named & kuberays
+        assert not [label for label in named if label.startswith("ray.io/")]
+
+
 def test_a_pod_drains_before_it_is_killed_and_is_nobodys_root(cluster: dict[str, Any]) -> None:
     for group in groups(cluster):
         spec = group["template"]["spec"]

@@ -18,7 +18,8 @@ from actors.engine.reader import Reader
 from actors.engine.route import ModelError, fingerprint
 from actors.lookup import Lookup
 from cluster.config import Config, ConfigError, parse
-from cluster.preflight import check, check_machine
+from cluster.preflight import check, check_control, check_machine
+from policies.placing import Node
 from policies.vocabulary import PlanKind, Tier
 
 WORDS = ["<unk>", "<s>", "</s>", *"abcdefghijklm"]
@@ -175,6 +176,27 @@ def test_pools_that_one_machine_cannot_host_are_refused(changes: dict[str, Any],
         check_machine(pools_of(**changes), cores=8, gpus=3)
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "control", [{"label_selector": {"zone": "a"}}, {"accelerator": "L4"}], ids=["label", "card"]
+)
+def test_control_that_one_machine_cannot_host_is_refused(control: dict[str, Any]):
+    config = parse({"pools": {"all": {"tiers": ["full"]}}, "control": control}, "test")
+    with pytest.raises(ConfigError, match=r"^control: .* has no node with .*; give --address$"):
+        check_machine(config, cores=8, gpus=0)
+
+
+def test_control_that_no_node_of_a_cluster_can_host_is_refused():
+    control = {"label_selector": {"role": "head", "zone": "!b"}}
+    config = parse({"pools": {"all": {"tiers": ["full"]}}, "control": control}, "test")
+    nodes = [Node({"role": "cheap"}, {}, {}), Node({"role": "head", "zone": "b"}, {}, {})]
+    with pytest.raises(ConfigError, match="control: no node has these labels together"):
+        check_control(config, nodes)
+    with pytest.raises(ConfigError, match=r"control: no node has role=head \(there is cheap\)"):
+        check_control(config, nodes[:1])
+    check_control(config, [*nodes, Node({"role": "head"}, {}, {})])
+    check_control(parse({"pools": {"all": {"tiers": ["full"]}}}, "test"), nodes)
 
 
 @pytest.mark.parametrize(

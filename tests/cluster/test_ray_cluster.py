@@ -40,6 +40,14 @@ def test_the_launcher_file_satisfies_rays_schema() -> None:
     validate_config(prepare_config(launcher()))
 
 
+def test_every_machine_has_the_token_and_asks_for_it() -> None:
+    # Without a token file `ray start --head` of Ray 2.60 starts an open cluster and only warns.
+    file = launcher()
+    home = f"/home/{file['auth']['ssh_user']}"
+    assert file["file_mounts"][f"{home}/.ray/auth_token"] == "~/.ray/auth_token"
+    assert any("RAY_AUTH_MODE=token" in line for line in file["initialization_commands"])
+
+
 @pytest.mark.parametrize(
     "change",
     [

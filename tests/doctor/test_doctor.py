@@ -202,6 +202,10 @@ def test_each_pool_is_held_to_the_nodes_labels_and_room():
     assert found["pool large"].verdict is Verdict.WARNING
     found = by_what(nodes.judged(config, [host, l4]))
     assert found["pool cheap"].verdict is Verdict.OK
+    config = parse(FLEET | {"control": {"label_selector": {"role": "head"}}}, "here")
+    found = by_what(nodes.judged(config, [host, l4]))
+    assert found["control"].verdict is Verdict.FAILED
+    assert "no node has role=head" in found["control"].found
 
 
 def test_a_cluster_that_is_not_there_is_told_in_seconds():
