@@ -37,10 +37,11 @@ _POLL_S = 0.5
 _LOOK_S = 1.5
 _LINGER_S = 3.0
 _NAME = "viaserve"
+_ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class _Stop(BaseException):
-    """SIGINT or SIGTERM came."""
+    """One of the signals that end it came."""
 
 
 def run(config: Config, http: dict[str, Any], address: str | None, teller: Teller) -> None:
@@ -48,13 +49,15 @@ def run(config: Config, http: dict[str, Any], address: str | None, teller: Telle
     if address is not None and (fault := unreachable(address)) is not None:
         raise ConfigError(f"--address {address}: {fault}; {START_ADVICE}")
     host, port = http.get("host", "127.0.0.1"), http.get("port", 8000)
-    _check_port(host, port)
-    if address is None:
-        check_machine(config, os.cpu_count() or 1, torch.cuda.device_count())
-    teller.begin(Stage.MODEL, config.model.name)
-    facts = check(config)
-    _stop_on_signals()
-    with contextlib.suppress(_Stop):
+    check_port(host, port)
+    with contextlib.ExitStack() as stack:
+        if address is None:
+            stack.enter_context(hold_port(host, port))
+            check_machine(config, os.cpu_count() or 1, torch.cuda.device_count())
+        teller.begin(Stage.MODEL, config.model.name)
+        facts = check(config)
+        _stop_on_signals()
+        stack.enter_context(contextlib.suppress(_Stop))
         _serve(facts, {"host": host, "port": port, **http}, address, teller)
 
 
@@ -164,14 +167,30 @@ def _most_cpus(pool: PoolConfig) -> float:
     return max(cpus_of(way) * way.tp for way in pool.ways)
 
 
-def _check_port(host: str, port: int) -> None:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
+def check_port(host: str, port: int) -> None:
+    """ConfigError where somebody listens there, or holds it."""
+    with _socket(host) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as error:
             raise ConfigError(f"http: cannot listen on {host}:{port}: {error}") from error
+
+
+def hold_port(host: str, port: int) -> socket.socket:
+    """Until it is closed, others fail at `check_port`. Serve's proxies share a port with whoever
+    lets them, so of two servers that start at once each would get some of the requests. It never
+    listens, and lets Serve's proxy share."""
+    held = _socket(host)
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    # Connections of a server of before may be in the way for a minute; of no other one.
+    with contextlib.suppress(OSError):
+        held.bind((host, port))
+    return held
+
+
+def _socket(host: str) -> socket.socket:
+    return socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
 
 
 def _url_host(host: str) -> str:
@@ -184,10 +203,12 @@ def _stop_on_signals() -> None:
     def stop(number: int, frame: FrameType | None) -> None:
         raise _Stop
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
+    for number in _ENDS:
+        # `nohup` has it ignored; a terminal that closes has not.
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, stop)
 
 
 def _ignore_signals() -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _ENDS:
         signal.signal(number, signal.SIG_IGN)

@@ -1,0 +1,87 @@
+"""Laws of `serve` before anything is started: whose the port is, and which signals end it."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+from ray.serve._private.http_util import set_socket_reuse_port
+
+from cluster.errors import ConfigError
+from cluster.files import ROOT
+from cluster.serving import check_port, hold_port
+from tests.serving.server import free_port
+
+HOST = "127.0.0.1"
+
+
+def serves_proxy(port: int) -> socket.socket:
+    """A socket as Serve's proxy makes it."""
+    listening = socket.socket()
+    set_socket_reuse_port(listening)
+    listening.bind((HOST, port))
+    listening.listen()
+    return listening
+
+
+def test_a_second_server_is_refused_from_the_firsts_start_on() -> None:
+    port = free_port()
+    check_port(HOST, port)
+    refused = pytest.raises(ConfigError, match=f"http: cannot listen on {HOST}:{port}: ")
+    with hold_port(HOST, port), refused:
+        check_port(HOST, port)
+    check_port(HOST, port)
+
+
+def test_serves_proxy_gets_every_connection_of_a_port_that_is_held() -> None:
+    port = free_port()
+    for _ in range(2):  # again right behind the first, amid connections that were just closed
+        check_port(HOST, port)
+        with hold_port(HOST, port), serves_proxy(port) as listening:
+            listening.settimeout(10.0)
+            for _ in range(20):
+                with socket.create_connection((HOST, port)):
+                    listening.accept()[0].close()
+
+
+SLEEPER = """
+import signal
+from cluster import serving
+{before}
+serving._stop_on_signals()
+try:
+    print("here", flush=True)
+    signal.pause()
+    print("went on", flush=True)
+except serving._Stop:
+    print("stopped", flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "before", "said"),
+    [
+        (signal.SIGINT, "", "stopped"),
+        (signal.SIGTERM, "", "stopped"),
+        (signal.SIGHUP, "", "stopped"),
+        # As under nohup; the signal that ends the pause is another one.
+        (signal.SIGHUP, "signal.signal(signal.SIGHUP, signal.SIG_IGN)", "went on"),
+    ],
+)
+def test_a_closed_terminal_ends_it_as_ctrl_c_does_but_not_under_nohup(
+    number: signal.Signals, before: str, said: str
+) -> None:
+    wakes = "signal.signal(signal.SIGUSR1, lambda *_: None)"
+    script = SLEEPER.format(before=f"{before}\n{wakes}")
+    with subprocess.Popen(
+        [sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "here\n"
+        process.send_signal(number)
+        process.send_signal(signal.SIGUSR1)
+        assert process.stdout.readline() == f"{said}\n"
+    assert process.returncode == 0
