@@ -245,6 +245,7 @@ def end_shared() -> None:
 
 
 def reason_of(error: BaseException | None) -> str:
-    """The last line of an error of Ray's, which says most."""
+    """The last line of an error of Ray's, which says most, without its guesses at what may have
+    been the cause: they are the same whatever it was."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    return lines[-1].partition(" Some common causes include")[0] if lines else type(error).__name__

@@ -53,9 +53,9 @@ class Stream:
 
     def _take(self, event: dict[str, Any]) -> None:
         self.error = event.get("error", self.error)
+        self.ids += event.get("viaserve", {}).get("token_ids") or ()
         for choice in event.get("choices", ()):
             self.pieces.append(choice["delta"].get("content") or "")
-            self.ids += choice.get("token_ids") or ()
             self.times_s.append(time.monotonic())
             self.finish = choice["finish_reason"] or self.finish
 
