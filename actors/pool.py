@@ -131,7 +131,10 @@ class Pool:
             await asyncio.sleep(min(self.liveness.heartbeat_s * self._in_a_row, 30.0))
 
     async def _run(self, spec: WorkerSpec) -> None:
-        handle = self.workers.spawn(spec)
+        try:
+            handle = self.workers.spawn(spec)
+        except Exception as error:  # whatever Ray does not take; told like any other end
+            raise WorkerGone(f"it could not be started: {error}") from error
         self.starts += 1
         try:
             await self._load(spec, handle)

@@ -212,6 +212,8 @@ class PoolConfig(HardwareConfig):
     def _of_their_own_kind(cls, resources: dict[str, float]) -> dict[str, float]:
         if {"CPU", "GPU"} & resources.keys():
             raise ValueError("CPU and GPU are num_cpus and num_gpus")
+        if own := {"memory", "object_store_memory"} & resources.keys():
+            raise ValueError(f"{min(own)} is Ray's own; only custom resources can be asked for")
         if not all(name.strip() for name in resources):
             raise ValueError("a resource needs a name, as ray start's --resources gave it")
         return resources

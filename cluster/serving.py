@@ -63,7 +63,7 @@ def run(config: Config, http: dict[str, Any], address: str | None, teller: Telle
 
 def _serve(facts: Facts, http: dict[str, Any], address: str | None, teller: Teller) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    begin = time.monotonic()
+    begin, deploys = time.monotonic(), False
     # Serve's own "ready" comes before the workers are.
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     teller.begin(Stage.RAY, address or "of this machine's own")
@@ -73,6 +73,7 @@ def _serve(facts: Facts, http: dict[str, Any], address: str | None, teller: Tell
         _stop_on_signals()  # ray.init has put a handler of its own there
         serve.start(proxy_location="HeadOnly", http_options=http)
         teller.begin(Stage.APPLICATION)
+        deploys = True
         _deploy(facts)
         base = f"http://{_url_host(http['host'])}:{http['port']}"
         teller.begin(Stage.WORKERS)
@@ -85,7 +86,9 @@ def _serve(facts: Facts, http: dict[str, Any], address: str | None, teller: Tell
     finally:
         _ignore_signals()
         teller.stopping()
-        _end(address, gracefully=facts.config.tracing.exporter != "none")
+        # Without a deployment of ours, what a cluster may have under the name is another's.
+        deletes = deploys and (address is not None or facts.config.tracing.exporter != "none")
+        _end(deletes=deletes)
 
 
 def _watch(base: str, teller: Teller) -> None:
@@ -104,7 +107,12 @@ def _watch(base: str, teller: Teller) -> None:
 def _start_ray(facts: Facts, address: str | None) -> None:
     if address is not None:
         try:
-            ray.init(address=address, namespace="serve", log_to_driver=False)
+            ray.init(
+                address=address,
+                namespace="serve",
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
         except Exception as error:  # Ray raises many kinds; versions that differ among them
             raise ConfigError(f"--address {address}: {reason(error)}; {JOIN_ADVICE}") from error
         return
@@ -143,13 +151,13 @@ def _deploy(facts: Facts) -> None:
         time.sleep(_POLL_S)
 
 
-def _end(address: str | None, *, gracefully: bool) -> None:
-    """End what this process started: the application, and Ray where it is our own. `gracefully`:
-    there too its parts may say what they have left to say."""
+def _end(*, deletes: bool) -> None:
+    """End what this process started: the application, and Ray where it is our own. `deletes`: the
+    application by itself. An own Ray takes it along, but its parts may have a last word to say."""
     # Listed first: once Ray's daemons are gone, their helpers are nobody's children.
     own = psutil.Process().children(recursive=True)
     if ray.is_initialized():
-        if address is not None or gracefully:
+        if deletes:
             with contextlib.suppress(Exception):
                 serve.delete(_NAME)
                 end_shared()

@@ -29,6 +29,7 @@ class Workers:
     why those that have not loaded have no place; `moved`: those that another one would have."""
 
     def __init__(self) -> None:
+        self.refuses = ""
         self.loaded = asyncio.Event()
         self.loaded.set()
         self.dying: set[str] = set()
@@ -44,6 +45,8 @@ class Workers:
         self.tidied: list[str] = []
 
     def spawn(self, spec: WorkerSpec) -> str:
+        if self.refuses:
+            raise ValueError(self.refuses)
         self.spawned.append(spec.worker_id)
         self.alive.append(spec.worker_id)
         return spec.worker_id
@@ -389,6 +392,16 @@ async def test_what_ended_the_last_worker_is_said_until_the_next_one_serves(here
     assert waiting == Waiting("large-1", "large", False, "starts anew after: killed by the kernel")
     await here.naps.end()
     assert here.registry.waiting == {}
+
+
+async def test_worker_that_cannot_be_started_says_why_and_is_tried_again(here: Supervised):
+    here.workers.refuses = "no such option"
+    await here.serve()
+    [waiting] = here.registry.waiting.values()
+    assert waiting.why == "starts anew after: it could not be started: no such option"
+    here.workers.refuses = ""
+    await here.naps.end()
+    assert set(here.registry.listed) == {"large-1"}
 
 
 async def test_drain_lasts_until_the_worker_holds_no_session(here: Supervised):

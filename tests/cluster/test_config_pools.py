@@ -109,6 +109,7 @@ def test_pool_without_a_fallback_has_one_way():
         ({"num_cpus": 0.00001}, "cheap.num_cpus: must be a number of at least 0.0001"),
         ({"num_gpus": 0.00001}, "num_gpus 1e-05 must be 0 or at least 0.0001"),
         ({"resources": {"gold": 0.00001}}, "resources.gold: Input should be greater than or equal"),
+        ({"resources": {"memory": 1e9}}, "cheap.resources: memory is Ray's own; only custom"),
         ({"resources": {" ": 1}}, "cheap.resources: a resource needs a name"),
         ({"resources": {"GPU": 1}}, "cheap.resources: CPU and GPU are num_cpus and num_gpus"),
         ({"memory_frac": 0.5}, "cheap: memory_frac is for device cuda"),

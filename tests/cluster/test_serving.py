@@ -6,13 +6,19 @@ import signal
 import socket
 import subprocess
 import sys
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from ray.serve._private.http_util import set_socket_reuse_port
 
+from cluster import serving
+from cluster.config import parse
+from cluster.console.start import PlainTeller
 from cluster.errors import ConfigError
 from cluster.files import ROOT
 from cluster.serving import check_port, hold_port
+from policies.placing import Node
 from tests.serving.server import free_port
 
 HOST = "127.0.0.1"
@@ -45,6 +51,24 @@ def test_serves_proxy_gets_every_connection_of_a_port_that_is_held() -> None:
             for _ in range(20):
                 with socket.create_connection((HOST, port)):
                     listening.accept()[0].close()
+
+
+def test_a_start_that_fails_leaves_the_clusters_application_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    done: list[str] = []
+    for name in ("_start_ray", "_stop_on_signals", "_ignore_signals", "end_shared"):
+        monkeypatch.setattr(serving, name, lambda *_: None)
+    monkeypatch.setattr(serving, "nodes_here", lambda: [Node({"role": "cheap"}, {}, {})])
+    monkeypatch.setattr(serving.ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(serving.ray, "shutdown", lambda: done.append("left"))
+    monkeypatch.setattr(serving.serve, "delete", lambda name: done.append(f"deleted {name}"))
+    control = {"label_selector": {"role": "head"}}
+    config = parse({"pools": {"all": {"tiers": ["full"]}}, "control": control}, "test")
+    facts: Any = SimpleNamespace(config=config)
+    with pytest.raises(ConfigError, match="control: no node has role=head"):
+        serving._serve(facts, {"host": HOST, "port": 8000}, "head:6379", PlainTeller())
+    assert done == ["left"]
 
 
 SLEEPER = """
