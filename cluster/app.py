@@ -22,6 +22,7 @@ from ray.serve import Application
 from ray.serve.handle import DeploymentHandle
 
 from actors.auditor import Auditor, samples
+from actors.engine.route import ModelError
 from actors.ingress.app import create_app
 from actors.ingress.settings import IngressSettings
 from actors.ingress.tally import RequestTally
@@ -34,8 +35,9 @@ from actors.pulse import pulsed
 from actors.router import Router, RouterSettings
 from cluster import __version__
 from cluster.backend import RouterBackend
-from cluster.config import parse, parse_live
+from cluster.config import Config, ConfigError, parse, parse_live
 from cluster.config_file import load
+from cluster.fetch import FetchError
 from cluster.metrics import catalogue
 from cluster.metrics.requests import export_requests, export_values
 from cluster.metrics.router import export_router, export_tally
@@ -310,9 +312,15 @@ def _about(facts: Facts) -> dict[str, Any]:
 
 def build(args: dict[str, Any]) -> Application:
     """Serve's application builder: our config as arguments, or `config` with a file's path."""
-    if "config" in args:
-        overrides = [f"{key}={value}" for key, value in args.items() if key != "config"]
-        config, _ = load(Path(args["config"]), overrides)
-    else:
-        config = parse(args, "arguments")
-    return compose(check(config))
+    try:
+        return compose(check(_config_of(args)))
+    except (ConfigError, ModelError, FetchError) as error:
+        # `serve status` shows all that an error came from; ours says what to do by itself.
+        raise type(error)(str(error)) from None
+
+
+def _config_of(args: dict[str, Any]) -> Config:
+    if "config" not in args:
+        return parse(args, "arguments")
+    overrides = [f"{key}={value}" for key, value in args.items() if key != "config"]
+    return load(Path(args["config"]), overrides)[0]

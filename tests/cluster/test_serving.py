@@ -6,13 +6,16 @@ import signal
 import socket
 import subprocess
 import sys
+import traceback
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from ray.serve._private.http_util import set_socket_reuse_port
 
+from actors.engine.route import ModelError
 from cluster import serving
+from cluster.app import build
 from cluster.config import parse
 from cluster.console.start import PlainTeller
 from cluster.errors import ConfigError
@@ -71,14 +74,33 @@ def test_a_start_that_fails_leaves_the_clusters_application_alone(
     assert done == ["left"]
 
 
-SLEEPER = """
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        ({"pools": {"all": {"tiers": ["full"], "slotz": 1}}}, "pools.all.slotz: no such key here"),
+        ({"pools": {"all": {"tiers": ["full"]}}, "model": {"path": "/nowhere"}}, "/nowhere"),
+    ],
+)
+def test_serve_status_shows_a_fault_of_the_config_without_what_it_came_from(
+    args: dict[str, Any], says: str
+) -> None:
+    with pytest.raises((ConfigError, ModelError)) as caught:
+        build(args)
+    told = "".join(traceback.format_exception(caught.value))
+    assert says in told.splitlines()[-1]
+    assert "During handling" not in told
+    assert "direct cause" not in told
+
+
+WAITER = """
 import signal
+import sys
 from cluster import serving
 {before}
 serving._stop_on_signals()
 try:
     print("here", flush=True)
-    signal.pause()
+    sys.stdin.readline()
     print("went on", flush=True)
 except serving._Stop:
     print("stopped", flush=True)
@@ -91,21 +113,25 @@ except serving._Stop:
         (signal.SIGINT, "", "stopped"),
         (signal.SIGTERM, "", "stopped"),
         (signal.SIGHUP, "", "stopped"),
-        # As under nohup; the signal that ends the pause is another one.
+        # As under nohup.
         (signal.SIGHUP, "signal.signal(signal.SIGHUP, signal.SIG_IGN)", "went on"),
     ],
 )
 def test_a_closed_terminal_ends_it_as_ctrl_c_does_but_not_under_nohup(
     number: signal.Signals, before: str, said: str
 ) -> None:
-    wakes = "signal.signal(signal.SIGUSR1, lambda *_: None)"
-    script = SLEEPER.format(before=f"{before}\n{wakes}")
     with subprocess.Popen(
-        [sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", WAITER.format(before=before)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as process:
+        assert process.stdin is not None
         assert process.stdout is not None
         assert process.stdout.readline() == "here\n"
         process.send_signal(number)
-        process.send_signal(signal.SIGUSR1)
+        if said == "went on":
+            print(file=process.stdin, flush=True)
         assert process.stdout.readline() == f"{said}\n"
     assert process.returncode == 0
