@@ -8,6 +8,8 @@ const KEY = "viaserve.key";
 
 /** The API key of this tab. */
 export const keyStore = {
+  /** Whether a header can carry it. */
+  fits: (key) => /^[\t\x20-\x7e\x80-\xff]*$/.test(key),
   get: () => sessionStorage.getItem(KEY) ?? "",
   set: (key) => (key ? sessionStorage.setItem(KEY, key) : sessionStorage.removeItem(KEY)),
 };

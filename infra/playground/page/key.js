@@ -11,18 +11,25 @@ export class KeyDialog {
     this.dialog = byId("key-dialog");
     this.input = byId("key");
     this.button = byId("key-button");
+    this.reason = byId("key-reason");
+    this.usual = this.reason.textContent;
     this.button.addEventListener("click", () => this.ask());
-    byId("key-form").addEventListener("submit", () => this.#use(this.input.value.trim(), onChange));
+    byId("key-form").addEventListener("submit", (event) => {
+      const key = this.input.value.trim();
+      if (keyStore.fits(key)) return this.#use(key, onChange);
+      event.preventDefault();
+      this.reason.textContent = "A key has no such characters: a request cannot carry them. Was something else pasted?";
+    });
     byId("key-forget").addEventListener("click", () => {
       this.dialog.close();
       this.#use("", onChange);
     });
   }
 
-  /** @param {string} [problem] with the key that was given */
+  /** @param {string} [problem] with the key that was given, if one was */
   ask(problem = "") {
     this.button.hidden = false;
-    if (problem) byId("key-reason").textContent = problem;
+    this.reason.textContent = (keyStore.get() && problem) || this.usual;
     this.input.value = keyStore.get();
     if (!this.dialog.open) this.dialog.showModal();
   }
