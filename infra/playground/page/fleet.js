@@ -6,6 +6,7 @@ import { get } from "./api.js";
 import { el } from "./dom.js";
 import { counted, seconds, share } from "./figures.js";
 import { shortId } from "./lanes.js";
+import { inOrder } from "./tiers.js";
 
 const EVERY_MS = 2000;
 
@@ -25,16 +26,17 @@ export class Fleet {
     clearTimeout(this.timer);
     if (document.hidden || this.looking) return;
     this.looking = true;
-    try {
-      const { value } = await get("ready", AbortSignal.timeout(5 * EVERY_MS));
-      this.onState(value?.status ?? "loading");
-      if (value?.workers) this.node.replaceChildren(...sectionsOf(value));
-    } catch {
-      this.onState("unreachable");
-    } finally {
-      this.looking = false;
-      this.timer = setTimeout(() => this.#look(), EVERY_MS);
-    }
+    const found = await get("ready", AbortSignal.timeout(5 * EVERY_MS)).catch(() => null);
+    this.looking = false;
+    this.timer = setTimeout(() => this.#look(), EVERY_MS);
+    this.onState(found === null ? "unreachable" : (found.value?.status ?? "loading"));
+    if (found === null) this.#showOld();
+    else if (found.value?.workers) this.node.replaceChildren(...sectionsOf(found.value));
+  }
+
+  #showOld() {
+    if (!this.node.firstChild || this.node.querySelector(".note")) return;
+    this.node.prepend(el("p", { class: "note" }, "As last seen, before the server went away."));
   }
 }
 
@@ -72,7 +74,7 @@ function poolOf(pool, workers) {
       pool.name,
       el("span", { class: complete ? "badge good" : "badge warn" }, `${pool.running} of ${counted(pool.wanted, "worker")}`),
     ),
-    pool.tiers ? el("p", { class: "tiers" }, ...pool.tiers.map((tier) => el("span", { class: `tier ${tier}` }, tier))) : null,
+    pool.tiers ? el("p", { class: "tiers" }, ...inOrder(pool.tiers).map((tier) => el("span", { class: `tier ${tier}` }, tier))) : null,
     bar(pool.util_frac ?? null, "Busy"),
     pool.sessions === undefined ? null : el("p", { class: "load" }, loadOf(pool)),
     el("ul", { class: "workers" }, ...own.map(workerOf), ...missing),
@@ -85,7 +87,7 @@ function loadOf({ sessions, waiting, step_s: step, kv_frac: kv }) {
 
 function workerOf(worker) {
   const flags = ["slow", "late", "draining"].filter((flag) => worker[flag]);
-  const { util_mean_frac: util, util_of: of } = worker.probe;
+  const { util_mean_frac: util = null, util_of: of } = worker.probe ?? {};
   const said = [
     worker.device,
     util === null ? null : `${share(util)} of ${of ?? "its device"}`,

@@ -17,6 +17,12 @@ export const MODES = [
   { name: "via", about: "Lossy, audited. Slim commits without full where its gate allows." },
 ];
 
+/** Tiers in the order of a round; what the page does not know comes last. */
+export function inOrder(tiers) {
+  const known = TIERS.map(({ name }) => name).filter((name) => tiers.includes(name));
+  return [...known, ...tiers.filter((tier) => !known.includes(tier))];
+}
+
 /** A tier for a style sheet's class; what the page does not know gets a plain look. */
 export function tierClass(tier) {
   return TIERS.some((known) => known.name === tier) ? tier : "other";
