@@ -281,6 +281,31 @@ def uses_a_key(page: Page) -> None:
     assert page.complaints() == []
 
 
+def test_a_key_that_no_header_carries_is_told_in_the_dialog(browser, settings, codec, backend):
+    locked = dataclasses.replace(settings, api_keys=("secret",))
+    with site(create_app(locked, codec, backend)) as url:
+        page = Page(browser, url)
+        page.open()
+        page.until(lambda: page.one("#key-dialog").is_displayed())
+        usual = page.text("#key-reason")
+        page.press("ключ", Keys.ENTER)
+        page.until(lambda: "cannot carry" in page.text("#key-reason"))
+        page.press(Keys.ESCAPE)
+        page.ask("hello")
+        assert page.until_ended(1) == ["failed"]
+        page.until(lambda: page.one("#key-dialog").is_displayed())
+        assert page.text("#key-reason") == usual, "no key was given that could be wrong"
+        page.fill("#key", "wrong")
+        page.press(Keys.ENTER)
+        page.one(".trouble button").click()
+        page.until(lambda: "did not take" in page.text("#key-reason"))
+        page.fill("#key", "secret")
+        page.press(Keys.ENTER)
+        page.until(lambda: page.one("#model").text)
+        page.one("#key-button").click()
+        assert page.text("#key-reason") == usual
+
+
 def test_waterfall_has_a_bar_for_each_step_and_a_table(page: Page):
     page.ask("hello")
     page.until_ended(1)
@@ -304,6 +329,64 @@ def test_fleet_shows_pools_workers_and_what_is_missing(page: Page, backend):
     assert page.one("#state").get_attribute("data-state") == "degraded"
     backend.status = backend.status | {"status": "ok"}
     page.until(lambda: page.one("#state").get_attribute("data-state") == "ok", 10)
+
+
+def test_fleet_tells_tiers_in_the_order_of_a_round(page: Page, backend):
+    pools = [backend.status["pools"][1] | {"tiers": ["draft", "full", "slim"]}]
+    backend.status = backend.status | {"pools": pools}
+    page.until(lambda: [tier.text for tier in page.all(".tier")] == ["draft", "slim", "full"], 10)
+
+
+def test_fleet_of_a_server_that_is_gone_is_told_to_be_old(browser, settings, codec, backend):
+    with site(create_app(settings, codec, backend)) as url:
+        page = Page(browser, url)
+        page.open_ready()
+        page.until(lambda: page.all(".pool"))
+        assert not page.all("#fleet .note")
+    page.until(lambda: page.one("#state").get_attribute("data-state") == "unreachable")
+    assert page.one("#fleet .note").is_displayed()
+
+
+def test_a_worker_without_figures_is_not_a_server_out_of_reach(page: Page, backend):
+    worker = {key: value for key, value in backend.status["workers"][0].items() if key != "probe"}
+    backend.status = backend.status | {"status": "ok", "workers": [worker]}
+    page.until(lambda: page.one("#state").get_attribute("data-state") == "ok", 10)
+    assert page.all(".workers code")
+
+
+@pytest.mark.parametrize("width", [320, 1280])
+def test_the_end_of_an_answer_stays_in_sight_after_a_long_question(
+    page: Page, backend, codec, eos, width
+):
+    backend.answer = lambda spec: [*codec.encode("word " * 150), eos]
+    backend.hang_after = 100
+    page.open_ready(width, 640)
+    page.driver.execute_script("document.getElementById('settings-panel').open = true")
+    page.fill("#sampling-max_tokens", "400")
+    page.driver.execute_script("document.getElementById('settings-panel').open = false")
+    page.fill_at_once("#prompt", "W" * 2000)
+    page.press(Keys.ENTER)
+    page.until(lambda: len(page.all(".text .token")) > 150)
+    end, above = page.driver.execute_script(
+        "const box = (one) => document.querySelector(one).getBoundingClientRect();"
+        "return [box('.text').bottom, box('.composer').top]"
+    )
+    assert 0 < end <= above + 1
+    page.press(Keys.ESCAPE)
+
+
+@pytest.mark.parametrize("width", [320, 1280])
+def test_long_names_and_notes_stay_in_the_window(browser, settings, codec, backend, width):
+    backend.status = backend.status | {"why": "w" * 300}
+    named = dataclasses.replace(settings, model_name="org/" + "m" * 150)
+    with site(create_app(named, codec, backend)) as url:
+        page = Page(browser, url)
+        page.open_ready(width, 640)
+        page.driver.execute_script("document.getElementById('fleet-panel').open = true")
+        page.until(lambda: page.all(".pool"))
+        assert page.overflow() <= 0
+        side = "const side = document.querySelector('.side');"
+        assert page.driver.execute_script(side + "return side.scrollWidth <= side.clientWidth")
 
 
 @pytest.mark.parametrize("both", [False, True])

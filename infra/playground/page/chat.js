@@ -102,10 +102,12 @@ export class Chat {
 
   /** Changes the page, and keeps its end in sight for who is looking at it. */
   #following(change) {
-    const { scrollHeight, scrollTop, clientHeight } = this.node;
+    const isPage = getComputedStyle(this.node).overflowY === "visible"; // on narrow screens
+    const scroller = isPage ? document.scrollingElement : this.node;
+    const { scrollHeight, scrollTop, clientHeight } = scroller;
     const isAtEnd = scrollHeight - scrollTop - clientHeight < 80;
     change();
-    if (isAtEnd) this.node.scrollTop = this.node.scrollHeight;
+    if (isAtEnd) scroller.scrollTop = scroller.scrollHeight;
   }
 
   #showErrors({ answers }) {
