@@ -17,6 +17,7 @@ from infra.bench.schedule import Question
 
 EXTENSION = "viaserve"
 DONE = "[DONE]"
+_ERROR_CHARS = 200
 
 
 def connect(options: BenchOptions, transport: httpx.AsyncBaseTransport | None) -> httpx.AsyncClient:
@@ -103,14 +104,14 @@ class Endpoint:
         async with self.client.stream("POST", "chat/completions", json=body) as answer:
             if answer.is_error:
                 text = (await answer.aread()).decode(errors="replace")
-                raise BenchError(f"HTTP {answer.status_code}: {' '.join(text.split())[:200]}")
+                raise BenchError(f"HTTP {answer.status_code}: {_refusal(text)}")
             async for line in answer.aiter_lines():
                 data = line.removeprefix("data:").strip() if line.startswith("data:") else ""
                 done = done or data == DONE
                 if data and not done:
                     event = json.loads(data)
                     if "error" in event:
-                        raise BenchError(f"error in the stream: {json.dumps(event['error'])[:200]}")
+                        raise BenchError(f"error in the stream: {_message(event['error'])}")
                     yield event
         if not done:
             raise BenchError(f"the stream ended without {DONE}")
@@ -138,3 +139,21 @@ class Endpoint:
 def describe(error: BaseException) -> str:
     """One line; some of httpx's errors have no text of their own."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def _refusal(text: str) -> str:
+    """What an error's body says, whether it is OpenAI's JSON or not."""
+    try:
+        return _message(json.loads(text)["error"])
+    except (ValueError, TypeError, KeyError):
+        return _line(text)
+
+
+def _message(error: Any) -> str:
+    """OpenAI's error objects have it as `message`."""
+    told = error.get("message") if isinstance(error, dict) else None
+    return _line(str(told) if told else json.dumps(error))
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())[:_ERROR_CHARS]

@@ -227,6 +227,23 @@ async def test_failed_warm_up_ends_the_run_with_its_reason(prompts_file):
         await bench(prompts_file, FakeServer(faults={"two": "status"}))
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_a_server_error_is_told_in_its_words_alone(prompts_file, streamed):
+    body = {"error": {"message": "This model has no\n chat template.", "type": "invalid_request"}}
+
+    def refuse(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/models"):
+            return httpx.Response(200, json={"data": [{"id": "m"}]})
+        return (
+            httpx.Response(200, content=event(body)) if streamed else httpx.Response(400, json=body)
+        )
+
+    with pytest.raises(BenchError) as told:
+        await run_bench(options(prompts_file), httpx.MockTransport(refuse))
+    said = "error in the stream" if streamed else "HTTP 400"
+    assert str(told.value).endswith(f"{said}: This model has no chat template.")
+
+
 async def test_absent_server_is_one_readable_line(prompts_file):
     def refuse(request: httpx.Request) -> httpx.Response:
         raise httpx.ConnectError("connection refused")
