@@ -31,6 +31,8 @@ from cluster.trio.routes.command import route
 
 FAULT = 2
 """The exit code of a user's own fault, told in one line."""
+INTERRUPTED = 130
+"""That after Ctrl-C, as shells have it; typer returns it too."""
 
 _UsageError: Any = typer.BadParameter.__base__  # typer names only this one of them
 
@@ -100,10 +102,21 @@ for heading, commands in COMMANDS.items():
 
 
 def main() -> None:
-    """Run the command line; the user's and the files' faults are one line, not a trace."""
+    """Run the command line; Ctrl-C, the user's and the files' faults are one line, not a trace."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     try:
-        code = cli(standalone_mode=False)
+        code = _run()
+    except KeyboardInterrupt:  # outside of a command, as when the slow imports of errors come
+        code = INTERRUPTED
+    if code == INTERRUPTED:
+        typer.echo("viaserve: interrupted", err=True)
+    raise SystemExit(code)
+
+
+def _run() -> Any:
+    """The exit code, or None. Faults leave as SystemExit."""
+    try:
+        return cli(standalone_mode=False)
     except _UsageError as error:
         if len(sys.argv) == 1:  # the help is the error's text
             error.show()
@@ -111,8 +124,6 @@ def main() -> None:
         raise _told(f"{error.format_message()} (see --help)") from None
     except _user_errors() as error:
         raise _told(str(error)) from None
-    # Not in the `try`: what leaves it is compared with errors whose modules are slow to import.
-    raise SystemExit(code)
 
 
 def _told(line: str) -> SystemExit:

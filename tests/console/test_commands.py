@@ -96,6 +96,25 @@ def test_the_users_fault_is_one_line_and_exit_code_2(
     assert line in said.err
 
 
+@pytest.mark.parametrize("where", ["_user_errors", "print"])
+def test_ctrl_c_is_one_line_and_exit_code_130(
+    where: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """In a command, and while the errors are imported that a fault is compared with."""
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    arguments = ["version"] if where == "print" else ["advise", "/nowhere.json"]
+    monkeypatch.setattr(sys, "argv", ["cluster", *arguments])
+    monkeypatch.setattr(program, where, interrupt, raising=False)
+    with pytest.raises(SystemExit) as ended:
+        program.main()
+    assert ended.value.code == 130
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", "viaserve: interrupted\n")
+
+
 def test_help_imports_nothing_slow():
     """The engines take ten seconds to import: nobody is to wait for them to read the help."""
     code = (
