@@ -67,7 +67,11 @@ def _by_load(
 def _break_even(axes: Any, loads: Sequence[LoadAdvice], model_at: ModelAt, bounds: Bounds) -> None:
     """Above its line slim pays at that load; the dots are this trio's own slim."""
     told = [advice for advice in loads if advice.slim_cost is not None]
-    for at in sorted({0, len(told) // 2, len(told) - 1} if told else ()):
+    if not told:
+        axes.text(0.5, 0.5, "no slim in this trio", ha="center", transform=axes.transAxes)
+        axes.set_axis_off()
+        return
+    for at in sorted({0, len(told) // 2, len(told) - 1}):
         advice = told[at]
         model = model_at(advice.load)
         found = [
@@ -84,5 +88,4 @@ def _break_even(axes: Any, loads: Sequence[LoadAdvice], model_at: ModelAt, bound
     axes.set_xlabel("cost of slim's forward over full's")
     axes.set_ylabel("break-even a2 (slim pays above)")
     axes.grid(alpha=0.25)
-    if told:
-        axes.legend(fontsize=8)
+    axes.legend(fontsize=8)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from io import StringIO
 
 from rich.console import Console
-from rich.table import Table
 
+from cluster.console.table import table
 from cluster.simulate.run import Outcome, Spread
 from cluster.simulate.setup import Setup
 
@@ -37,10 +37,9 @@ def cards(setup: Setup) -> int:
     return sum(pool.workers * pool.cards for pool in pools)
 
 
-def render(report: Report, width: int = 150) -> str:
+def render(report: Report, width: int = 200) -> str:
     """A table for people."""
-    table = Table(title=f"{report.source}: {report.cards} cards; {report.basis}", title_style="")
-    for head in (
+    headings = (
         "fleet",
         "tokens/s",
         "TTFT p50 / p99, s",
@@ -53,12 +52,11 @@ def render(report: Report, width: int = 150) -> str:
         "full rows/token",
         "off / two / three, %",
         "CPU s",
-    ):
-        table.add_column(head, justify="left" if head == "fleet" else "right")
-    for found in report.outcomes:
-        table.add_row(*_row(found))
+    )
     console = Console(file=StringIO(), width=width)
-    console.print(table)
+    title = f"{report.source}: {report.cards} cards; {report.basis}\n"
+    console.print(title, markup=False, soft_wrap=True)
+    console.print(table(headings, [_row(found) for found in report.outcomes]))
     assert isinstance(console.file, StringIO)
     return console.file.getvalue().rstrip()
 

@@ -62,6 +62,9 @@ def test_one_run_prints_three_fleets_and_draws_them(small, tmp_path):
     for part in ("auto", "off", "two_tier", ROOFLINE):
         assert part in " ".join(found.output.split())
     assert plot.read_bytes().startswith(b"\x89PNG")
+    first_words = [line.split()[0] for line in found.stdout.splitlines() if line.strip()]
+    assert [first_words.count(name) for name in ("auto", "off", "two_tier")] == [1, 1, 1]
+    assert len(first_words) == 6, "title, headings, rule and a line a fleet"
 
 
 def test_json_has_the_figures_in_units(small):

@@ -11,7 +11,7 @@ from cluster.trio.text.corpus import Corpus
 from cluster.trio.text.lockstep import ANSWER, GIVEN, QUESTION, Recipe, write_chats
 from cluster.trio.text.turns import Turns, turns_of
 from cluster.trio.text.write import CorpusJob, write_corpus
-from tests.engine.toys import ARCHITECTURES, VOCAB, save_toy
+from tests.engine.toys import ARCHITECTURES, VOCAB, save_toy, save_words
 from tests.trio.toys import lockstep_model
 
 COLD = Recipe(tokens=60, temperatures=(0.0,), question_temperature=0.0)
@@ -101,6 +101,33 @@ def test_the_teachers_head_gives_the_models_logits(architecture, tmp_path):
     torch.testing.assert_close(head.logits(out.hidden_states[-1]), out.logits)
     few = torch.tensor([5, 9, VOCAB - 1])
     torch.testing.assert_close(head.of(few).logits(out.hidden_states[-1]), out.logits[..., few])
+
+
+@pytest.mark.parametrize(
+    ("template", "begins", "is_chat"),
+    [
+        ("{% for m in messages %}{{ m['content'] }} t5 {% endfor %}", (1,), True),
+        ("{% for m in messages %}t7 {{ m['content'] }} t5 {% endfor %}", (7,), True),
+        ("{% for m in messages %}{{ m['content'] }} {% endfor %}", (1,), False),
+        (None, (1,), False),
+    ],
+)
+def test_every_text_begins_with_a_token(tmp_path, template, begins, is_chat):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(save_words(tmp_path))
+    tokenizer.chat_template = template
+    turns = turns_of(tokenizer, [2])
+    assert (turns.opening, turns.chat) == (begins, is_chat)
+
+
+def test_a_tokenizer_without_a_first_token_is_refused(tmp_path):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(save_words(tmp_path))
+    tokenizer.bos_token = tokenizer.eos_token = None
+    with pytest.raises(ModelError, match="no bos and no eos"):
+        turns_of(tokenizer, [2])
 
 
 def test_turns_are_what_the_template_puts_between(default_model_dir):

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from actors.engine.route import ModelError
+
 _QUESTION, _ANSWER, _NEXT = "QUESTIONPLACE", "ANSWERPLACE", "NEXTPLACE"
 
 
@@ -32,10 +34,10 @@ class Turns:
 
 
 def turns_of(tokenizer: Any, ends: Sequence[int]) -> Turns:
-    """The turns of a tokenizer's chat template; plain text where it has none."""
+    """The turns of a tokenizer's chat template; plain text where it has none, or one that puts
+    no token between turns. ModelError where there is no token to begin a text with."""
     if not getattr(tokenizer, "chat_template", None):
-        first = tokenizer.bos_token_id
-        return Turns((first if first is not None else tokenizer.eos_token_id,), (), (), frozenset())
+        return Turns(_first(tokenizer), (), (), frozenset())
     chat = [
         {"role": "user", "content": _QUESTION},
         {"role": "assistant", "content": _ANSWER},
@@ -49,4 +51,15 @@ def turns_of(tokenizer: Any, ends: Sequence[int]) -> Turns:
     def ids(part: str) -> tuple[int, ...]:
         return tuple(tokenizer(part, add_special_tokens=False)["input_ids"])
 
-    return Turns(ids(opening), ids(to_answer), ids(to_question), frozenset(ends))
+    if not ids(to_answer):
+        return Turns(_first(tokenizer), (), (), frozenset())
+    begin = ids(opening) or _first(tokenizer)
+    return Turns(begin, ids(to_answer), ids(to_question), frozenset(ends))
+
+
+def _first(tokenizer: Any) -> tuple[int, ...]:
+    """The token that a text begins with."""
+    for found in (tokenizer.bos_token_id, tokenizer.eos_token_id):
+        if found is not None:
+            return (found,)
+    raise ModelError("the tokenizer has no bos and no eos token: no text can begin")
