@@ -5,12 +5,15 @@ from __future__ import annotations
 import gc
 import os
 import random
+import signal
+import threading
 import time
 from array import array
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 
 import numpy as np
 
@@ -209,13 +212,33 @@ def simulate_all(
             outcomes.append(simulate(setup, name))
             saw()
         return tuple(outcomes)
+    others = set(active_children())
     # Spawned: a fork would take whatever threads hold with it.
     with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
-        running = [pool.submit(simulate, setup, name) for name, setup in setups.items()]
-        for done in as_completed(running):
-            done.result()
-            saw()
+        with _ctrl_c_ignored():  # and by the processes too, which inherit it
+            running = [pool.submit(simulate, setup, name) for name, setup in setups.items()]
+        try:
+            for done in as_completed(running):
+                done.result()
+                saw()
+        except BaseException:  # Ctrl-C: a simulation looks at nothing before its end
+            pool.shutdown(wait=False, cancel_futures=True)
+            for child in set(active_children()) - others:
+                child.terminate()
+            raise
         return tuple(each.result() for each in running)
+
+
+@contextmanager
+def _ctrl_c_ignored() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # no handler to change
+        yield
+        return
+    usual = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
 
 
 def _shape(plan: Plan) -> str:

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 
+import psutil
 import pytest
 import yaml
 from typer.testing import CliRunner
@@ -65,6 +71,27 @@ def test_one_run_prints_three_fleets_and_draws_them(small, tmp_path):
     first_words = [line.split()[0] for line in found.stdout.splitlines() if line.strip()]
     assert [first_words.count(name) for name in ("auto", "off", "two_tier")] == [1, 1, 1]
     assert len(first_words) == 6, "title, headings, rule and a line a fleet"
+
+
+def test_ctrl_c_ends_the_simulations_of_all_processes(tmp_path):
+    """thousand.yaml takes minutes: who stops it is not to wait for them."""
+    out = tmp_path / "out.json"
+    command = [sys.executable, "-m", "cluster", "simulate", str(FLEETS / "thousand.yaml")]
+    command += ["--jobs", "2", "--out", str(out)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, cwd=ROOT, start_new_session=True, **pipes)
+    family = psutil.Process(process.pid)
+    while len(family.children()) < 3:  # two simulations and multiprocessing's own helper
+        assert process.poll() is None
+        time.sleep(0.05)
+    children = family.children()
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: all of the group get it
+    said, told = process.communicate(timeout=60)
+    assert (process.returncode, said) == (130, "")
+    assert told.endswith("viaserve: interrupted\n")
+    assert "Traceback" not in told
+    assert psutil.wait_procs(children, timeout=10)[1] == []
+    assert not out.exists()
 
 
 def test_json_has_the_figures_in_units(small):
