@@ -71,7 +71,10 @@ Progress = Callable[[int, float], None]
 def check_batch(corpus: Corpus, shards: list[int], batch: int) -> None:
     """ModelError where a shard holds less than one batch."""
     if (chats := corpus.shape(shards[0])[0]) < batch:
-        raise ModelError(f"corpus {corpus.folder}: a batch of {batch}, but shards of {chats} chats")
+        raise ModelError(
+            f"corpus {corpus.folder}: a batch of {batch}, but shards of {chats} chats; give --batch"
+            f" {chats} or less"
+        )
 
 
 def train(
