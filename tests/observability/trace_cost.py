@@ -190,7 +190,9 @@ def report(rounds: Sequence[Round], num_bytes: int, options: argparse.Namespace)
     """A row for each share: change over the server that cannot trace."""
     rows = []
     mean = statistics.fmean(blocks[None].speed for blocks in rounds)
-    print(f"\n{len(rounds)} rounds, {mean:.1f} tokens/s without an exporter; change in %")
+    cpu_s = statistics.fmean(blocks[None].cpu_per_token_s for blocks in rounds)
+    print(f"\n{len(rounds)} rounds; without an exporter {mean:.1f} tokens/s, {cpu_s:.4f} s of")
+    print("processor time a token. Change in %:")
     print(f"{'traced':>8} {'tokens/s':>16} {'cpu s a token':>16}")
     for frac in options.fracs:
         pairs = [(blocks[None], blocks[frac]) for blocks in rounds]
@@ -199,7 +201,7 @@ def report(rounds: Sequence[Round], num_bytes: int, options: argparse.Namespace)
         told = [f"{value:.2f} ± {half:.2f}" for value, half in (speed, cpu)]
         print(f"{frac:>8.0%} {told[0]:>16} {told[1]:>16}")
         rows.append({"frac": frac, "speed": speed, "cpu": cpu})
-    facts = {"rounds": len(rounds), "tokens_per_s": mean, "bytes_exported": num_bytes}
+    facts = {"rounds": len(rounds), "tokens_per_s": mean, "cpu_s": cpu_s, "bytes": num_bytes}
     print(json.dumps({"trace_cost": facts | {"shares": rows}}))
 
 
