@@ -123,7 +123,7 @@ class RouterConfig(Section):
     """Routers; each knows every worker."""
     max_running: Positive = 16
     """Sessions that a router runs at once."""
-    max_queued: Annotated[int, Field(ge=0)] = 64
+    max_queued: Annotated[int, Field(strict=True, ge=0)] = 64
     """Sessions that wait behind these; more are refused (429)."""
     max_in_flight: Positive = 2
     """Steps under way at one worker, at most: the second hides the hop."""

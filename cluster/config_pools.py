@@ -25,7 +25,8 @@ from policies.vocabulary import Tier
 ACCELERATOR_LABEL = "ray.io/accelerator-type"
 """Ray puts it on every node whose first GPU it knows."""
 
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(strict=True, ge=1)]
+Workers = Annotated[int, Field(strict=True, ge=1, le=10_000)]
 LEAST = 0.0001
 """Ray counts resources in steps of this."""
 Amount = Annotated[float, Field(ge=LEAST)]
@@ -127,13 +128,13 @@ class PoolConfig(HardwareConfig):
 
     tiers: Annotated[tuple[Tier, ...], Field(min_length=1)]
     """Which tiers its workers host: draft, slim, full."""
-    replicas: Positive = 1
+    replicas: Workers = 1
     """Workers; with `autoscale` those at the beginning."""
     autoscale: ScaleConfig | None = None
     """Bounds where the load sets their number; null: always `replicas`."""
     drain_s: Annotated[float, Field(ge=0, le=3600)] = 30.0
     """How long a worker that is to end waits at most for its sessions to move."""
-    tp: Positive = 1
+    tp: Annotated[int, Field(strict=True, ge=1, le=1024)] = 1
     """Processes that a worker's model is split over, each with the CPUs, GPUs, threads and
     resources given here."""
     one_node: bool = False
@@ -158,11 +159,11 @@ class PoolConfig(HardwareConfig):
     cores: Literal["own", "passive", "lease"] = "passive"
     """`own`, or shared with other workers: `passive` (OpenMP threads sleep instead of
     spinning) or `lease` (workers compute in turn)."""
-    niceness: Annotated[int, Field(ge=0, le=19)] = 4
+    niceness: Annotated[int, Field(strict=True, ge=0, le=19)] = 4
     """Added to the process's where cores are shared."""
-    slots: Positive = 16
+    slots: Annotated[int, Field(strict=True, ge=1, le=65_536)] = 16
     """Sessions whose keys and values are held."""
-    token_budget: Annotated[int, Field(ge=4)] = 256
+    token_budget: Annotated[int, Field(strict=True, ge=4)] = 256
     """Rows of one forward."""
     probe_s: Annotated[float, Field(ge=0.05, le=3600)] = 1.0
     """Seconds between two looks at how busy a worker and its device are."""

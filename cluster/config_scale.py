@@ -16,9 +16,9 @@ Above = Annotated[float, Field(gt=0)]
 class ScaleConfig(Section):
     """How many workers a pool has, by its load; see ScaleSettings."""
 
-    min: Annotated[int, Field(ge=0)] = 1
+    min: Annotated[int, Field(strict=True, ge=0)] = 1
     """Workers at least; 0 only where full is elsewhere."""
-    max: Annotated[int, Field(ge=1)]
+    max: Annotated[int, Field(strict=True, ge=1, le=10_000)]
     """Workers at most."""
     target: Annotated[float, Field(gt=0, le=1)] = 0.7
     """Work that each worker is to have, as a share of what it can do."""

@@ -68,11 +68,15 @@ class RayRankGroups:
         meeting = GroupSpec(way.tp, host, store.port, secrets.token_hex(16))
         spec = on_way(replace(spec, ranks=meeting), way)
         placed = _place(way, spec.worker_id)
-        leader = worker_actor().options(**_options(way, placed, 0)).remote(spec)
-        followers = [
-            _follower_actor().options(**_options(way, placed, rank)).remote(spec, rank)
-            for rank in range(1, way.tp)
-        ]
+        try:
+            leader = worker_actor().options(**_options(way, placed, 0)).remote(spec)
+            followers = [
+                _follower_actor().options(**_options(way, placed, rank)).remote(spec, rank)
+                for rank in range(1, way.tp)
+            ]
+        except BaseException:  # nobody else knows of it
+            remove_placement_group(placed)
+            raise
         ends = [asyncio.wrap_future(f.follow.remote().future()) for f in followers]
         ended = asyncio.gather(*ends)
         ended.add_done_callback(_looked_at)

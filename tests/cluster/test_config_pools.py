@@ -121,6 +121,9 @@ def test_pool_without_a_fallback_has_one_way():
         ({"fallback": [{"device": "cuda"}]}, "cheap: fallback.0: device cuda needs num_gpus"),
         ({"fallback": [{}, {"num_gpus": 1.5}]}, "cheap: fallback.1: num_gpus 1.5 must be"),
         ({"fallback": [{"accelerator": "L5"}]}, "cheap.fallback.0.accelerator: Ray knows no L5"),
+        ({"replicas": True}, "cheap.replicas: Input should be a valid integer"),
+        ({"replicas": 100_000}, "cheap.replicas: Input should be less than or equal to 10000"),
+        ({"slots": 10**8}, "cheap.slots: Input should be less than or equal to 65536"),
         ({"fallback": [{"slots": 3}]}, "cheap.fallback.0.slots: no such key here"),
         (
             {"price_per_hour": -1},

@@ -13,9 +13,9 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.console import Console
-from rich.table import Table
 
 from actors.engine.route import ModelError, Route
+from cluster.console.table import table
 from cluster.quality.figures import frontier
 from cluster.trio.likeness import Likeness
 from cluster.trio.routes.job import Found
@@ -64,13 +64,11 @@ def rows_of(found: Found) -> Iterator[tuple[str, dict[str, float]]]:
 def render(found: Found) -> str:
     """The table of the winner and its rivals."""
     kept = len(found.scale.candidates.space.kept_layers(found.best.candidate.mask))
-    table = Table(title=f"{kept} layers, {found.best.likeness.rows} held-out rows")
-    for at, name in enumerate(("mask", *_figures(found.scale, found.best))):
-        table.add_column(name, justify="right" if at else "left")
-    for name, figures in rows_of(found):
-        table.add_row(name, *(f"{figure:.3f}" for figure in figures.values()))
+    headings = ("mask", *_figures(found.scale, found.best))
+    rows = [(name, *(f"{v:.3f}" for v in figures.values())) for name, figures in rows_of(found)]
     console = Console(file=io.StringIO(), width=120)
-    console.print(table)
+    console.print(f"{kept} layers, {found.best.likeness.rows} held-out rows\n", markup=False)
+    console.print(table(headings, rows))
     return console.file.getvalue().rstrip()  # pyright: ignore[reportAttributeAccessIssue]
 
 
