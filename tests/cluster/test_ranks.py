@@ -121,5 +121,18 @@ async def test_what_keeps_a_rank_from_loading_is_said(ray_here: None, tmp_path: 
     groups.kill(handle)
 
 
+async def test_a_group_that_cannot_be_started_leaves_no_place_taken(
+    ray_here: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> None:
+        raise ValueError("Ray takes no such option")
+
+    monkeypatch.setattr("cluster.ranks._follower_actor", refuse)
+    config = PoolConfig(tiers=(Tier.FULL,), num_cpus=1, tp=2)
+    with pytest.raises(ValueError, match="no such option"):
+        RayRankGroups(config).spawn(SpecMaker("large", config, engine_spec(tmp_path))())
+    assert live_placement_groups() == []
+
+
 def test_a_pool_of_one_process_a_worker_needs_no_group() -> None:
     assert isinstance(workers_of(PoolConfig(tiers=(Tier.FULL,), num_cpus=1)), RayWorkers)
