@@ -22,6 +22,7 @@ from actors.engine.ranks.group import GroupSpec, RankGroup
 from actors.engine.seam import Engine
 from actors.engine.sizes import weight_bytes
 from actors.engine.transformers_engine import TransformersEngine
+from actors.heap import freeze_heap
 from actors.lease import ComputeLease
 from actors.messages import StepReply, StepRequest, WorkerReport
 from actors.step_trace import trace_step
@@ -83,6 +84,7 @@ class Worker:
         self._weight_bytes = weight_bytes(
             e.model for e in made if isinstance(e, TransformersEngine)
         )
+        freeze_heap()
 
     def step(self, request: StepRequest) -> StepReply:
         """One batched call; see WorkItem."""

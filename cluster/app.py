@@ -23,6 +23,7 @@ from ray.serve.handle import DeploymentHandle
 
 from actors.auditor import Auditor, samples
 from actors.engine.route import ModelError
+from actors.heap import freeze_heap
 from actors.ingress.app import create_app
 from actors.ingress.settings import IngressSettings
 from actors.ingress.tally import RequestTally
@@ -89,6 +90,7 @@ class RouterDeployment:
         self._watch = loop.create_task(self._follow())
         self._looks = loop.create_task(self._look_around())
         self._exports = loop.create_task(_again_and_again(self._export))
+        freeze_heap()
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Serve calls it at the start, and with new settings of a live server."""
@@ -199,6 +201,7 @@ class IngressDeployment:
         self._exporter = _exporter(settings.model_name)
         loop = asyncio.get_running_loop()
         self._exports = loop.create_task(_again_and_again(self._export))
+        freeze_heap()
 
     async def _export(self) -> None:
         await export_requests(self._exporter, self._tally.take())

@@ -20,14 +20,17 @@ from typing import Any, Literal
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import Tracer as SdkTracer
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 _PROPAGATOR = TraceContextTextMapPropagator()
 _SCOPE = "viaserve"
+_INSTRUMENTATION = InstrumentationScope(_SCOPE)
 _EVERY_MS = 500.0
 """Between two exports: what a process that is killed had not yet told is lost."""
 _TELLS_FAILURES = (
@@ -144,9 +147,53 @@ class Tracer:
             return self.begin(name, Span(here).carrier, kind="server")
         return self.begin(name, caller, kind="server", links=[Span(here).carrier])
 
-    def span(self, name: str, parent: Carrier, start_s: float, end_s: float, **rest: Any) -> None:
-        """A span that is over; `rest` as in `begin`."""
-        self.begin(name, parent, start_s=start_s, **rest).end(end_s)
+    def reserve(self, parent: Carrier) -> Carrier:
+        """For a span below a sampled one that is told when it is over: what others know it by."""
+        told: dict[str, str] = {}
+        span = trace.NonRecordingSpan(self._new_below(_context_of(parent)))
+        _PROPAGATOR.inject(told, trace.set_span_in_context(span))
+        return tuple(told.items())
+
+    def span(
+        self,
+        name: str,
+        parent: Carrier,
+        start_s: float,
+        end_s: float,
+        *,
+        own: Carrier = (),
+        kind: Kind = "internal",
+        attributes: Mapping[str, Any] | None = None,
+        links: Iterable[Carrier] = (),
+    ) -> None:
+        """A span that is over, below a sampled one; times of the wall clock. `own`: as reserved.
+
+        It goes to the exporters as it is. The SDK's way over a span that is open checks and copies
+        each attribute and takes a lock, three times the time: much, with four of them a round.
+        """
+        if not isinstance(self._tracer, SdkTracer):  # OTEL_SDK_DISABLED
+            return
+        above = _context_of(parent)
+        self._tracer.span_processor.on_end(
+            ReadableSpan(
+                name,
+                context=_context_of(own) if own else self._new_below(above),
+                parent=above,
+                resource=self._tracer.resource,
+                attributes=self._part | _known(attributes or {}),
+                links=_links(links),
+                kind=_KINDS[kind],
+                start_time=_nanos(start_s),
+                end_time=_nanos(end_s),
+                instrumentation_scope=_INSTRUMENTATION,
+            )
+        )
+
+    def _new_below(self, above: trace.SpanContext) -> trace.SpanContext:
+        number = self._provider.id_generator.generate_span_id()
+        return trace.SpanContext(
+            above.trace_id, number, False, above.trace_flags, above.trace_state
+        )
 
     def flush(self) -> None:
         """Export what there is; blocks for as long as an export may take."""
@@ -231,6 +278,7 @@ def _links(carriers: Iterable[Carrier]) -> list[Link]:
     return [Link(_context_of(carrier)) for carrier in list(carriers)[:_MAX_LINKS]]
 
 
+@lru_cache(maxsize=1024)
 def _context_of(carrier: Carrier) -> trace.SpanContext:
     return trace.get_current_span(_below(carrier)).get_span_context()
 

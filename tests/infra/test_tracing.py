@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
@@ -38,6 +39,21 @@ def test_a_span_told_afterwards_has_its_parent_times_and_links():
     assert linked.context.trace_id == 0x4BF92F3577B34DA6A3CE929D0E0E4737
 
 
+def test_a_span_told_afterwards_goes_out_as_one_of_the_sdk_would():
+    memory = Memory()
+    tracer = memory.tracer("worker")
+    rest = {"kind": "consumer", "links": [PARENT], "attributes": {"n": 3, "none": None}}
+    own = tracer.reserve(PARENT)
+    tracer.span("step", PARENT, 1.5, 2.25, own=own, **rest)
+    tracer.begin("step", PARENT, start_s=1.5, **rest).end(2.25)
+    told, usual = ([*encode_spans([span]).resource_spans] for span in memory.spans)
+    [told_span], [usual_span] = (one[0].scope_spans[0].spans for one in (told, usual))
+    assert told_span.span_id.hex() in own[0][1]
+    assert told_span.span_id != usual_span.span_id
+    told_span.span_id = usual_span.span_id
+    assert told == usual
+
+
 def test_a_collector_that_is_away_is_told_once_a_minute():
     now = [0.0]
     seldom = tracing.Seldom(60.0, lambda: now[0])
@@ -58,7 +74,7 @@ def test_failed_exports_do_not_fill_the_log(over):
         "logging.basicConfig()\n"
         f"tracer = open_tracer(TracingSettings({over!r}, {gone!r}, 1.0), 'worker')\n"
         "for _ in range(8):\n"
-        "    tracer.span('step', (), 1.0, 2.0)\n"
+        "    tracer.begin('step').end()\n"
         "    time.sleep(0.6)\n"
         "import os; os._exit(0)"
     )

@@ -25,6 +25,7 @@ from typing import Any
 
 import httpx
 
+from actors.heap import freeze_heap
 from actors.ingress.app import create_app
 from actors.ingress.failover import Failover
 from actors.ingress.settings import IngressSettings
@@ -122,6 +123,7 @@ def collect(told: Connection) -> None:
 async def measure(url: str, options: argparse.Namespace) -> dict[str, list[float]]:
     """Processor seconds of a request, block by block, by arm."""
     arms = {name: Arm(url, flag, options) for name, flag in ARMS.items()}
+    freeze_heap()  # as processes that serve do
     names = list(arms)
     for number in range(options.rounds + 1):
         turn = number % len(names)
