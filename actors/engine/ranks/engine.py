@@ -17,6 +17,7 @@ from actors.engine.ranks.autotp import join_model, split_model
 from actors.engine.ranks.group import RankGroup, or_leave
 from actors.engine.ranks.packs import pack_of_bytes, pack_to_bytes
 from actors.engine.transformers_engine import TransformersEngine
+from actors.heap import freeze_heap
 from policies.vocabulary import Tier
 
 
@@ -58,6 +59,7 @@ def follow(spec: EngineSpec, group: RankGroup) -> Never:
     assert group.spoke is not None
     model = load_part(spec, group)
     forward = PackedForward(model, num_slots=spec.num_slots, slot_tokens=spec.room_tokens)
+    freeze_heap()  # a pause of one rank is a pause of all
     with or_leave(), torch.inference_mode():
         while True:
             forward(pack_of_bytes(group.spoke.take()))
