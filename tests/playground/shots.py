@@ -1,11 +1,11 @@
-"""Pictures of the page for the documentation: `python -m tests.playground.shots URL [FOLDER]`.
+"""Pictures of the page for the documentation: `python -m tests.playground.shots URL`.
 
-URL is a running server's, FOLDER docs/images by default. They show what that server answers.
+They show what that server answers.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
 from tests.playground.browser import Page, chromium
@@ -69,14 +69,33 @@ def narrow(page: Page, folder: Path) -> None:
     take(page, folder, "narrow")
 
 
+def degraded(page: Page, folder: Path) -> None:
+    """Of a server that misses a pool: it answers, and says what is not there."""
+    page.open_ready(1280, 800)
+    page.until(lambda: page.one("#state").get_attribute("data-state") == "degraded")
+    page.fill("#sampling-max_tokens", "40")
+    page.fill("#sampling-seed", "7")
+    page.ask(SEA)
+    page.until_ended(1, ANSWER_S)
+    take(page, folder, "degraded")
+
+
+PICTURES = (side_by_side, single, narrow, degraded)
+
+
 def main() -> None:
-    url = sys.argv[1].rstrip("/") + "/"
-    folder = Path(sys.argv[2]) if len(sys.argv) > 2 else ROOT / "docs" / "images"
-    folder.mkdir(parents=True, exist_ok=True)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("url", help="a running server's; `degraded` wants one without a pool")
+    names = [picture.__name__ for picture in PICTURES]
+    parser.add_argument("--folder", type=Path, default=ROOT / "docs" / "images")
+    parser.add_argument("--only", choices=names, nargs="+", default=names[:-1])
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
     with chromium() as driver:
-        page = Page(driver, url)
-        for picture in (side_by_side, single, narrow):
-            picture(page, folder)
+        page = Page(driver, options.url.rstrip("/") + "/")
+        for picture in PICTURES:
+            if picture.__name__ in options.only:
+                picture(page, options.folder)
 
 
 if __name__ == "__main__":

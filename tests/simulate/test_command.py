@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 
 import psutil
 import pytest
@@ -78,15 +80,27 @@ def test_ctrl_c_ends_the_simulations_of_all_processes(tmp_path):
     out = tmp_path / "out.json"
     command = [sys.executable, "-m", "cluster", "simulate", str(FLEETS / "thousand.yaml")]
     command += ["--jobs", "2", "--out", str(out)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    process = subprocess.Popen(command, cwd=ROOT, start_new_session=True, **pipes)
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        start_new_session=True,
+        # Shells have it ignored in what they start in the background, tests for example.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     family = psutil.Process(process.pid)
-    while len(family.children()) < 3:  # two simulations and multiprocessing's own helper
-        assert process.poll() is None
-        time.sleep(0.05)
-    children = family.children()
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: all of the group get it
-    said, told = process.communicate(timeout=60)
+    try:
+        while len(family.children()) < 3:  # two simulations and multiprocessing's own helper
+            assert process.poll() is None
+            time.sleep(0.05)
+        children = family.children()
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: all of the group get it
+        said, told = process.communicate(timeout=60)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     assert (process.returncode, said) == (130, "")
     assert told.endswith("viaserve: interrupted\n")
     assert "Traceback" not in told
