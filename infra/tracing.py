@@ -31,8 +31,10 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 _PROPAGATOR = TraceContextTextMapPropagator()
 _SCOPE = "viaserve"
 _INSTRUMENTATION = InstrumentationScope(_SCOPE)
-_EVERY_MS = 500.0
-"""Between two exports: what a process that is killed had not yet told is lost."""
+_DELAY = "OTEL_BSP_SCHEDULE_DELAY"
+_EVERY_MS = 2_000.0
+"""Between two exports, where the environment has no other word. An export is milliseconds of the
+processor, however little it has to tell; what a process that is killed had not yet told is lost."""
 _TELLS_FAILURES = (
     "opentelemetry.exporter.otlp.proto.grpc.exporter",
     "opentelemetry.exporter.otlp.proto.http.trace_exporter",
@@ -254,7 +256,8 @@ _SELDOM = Seldom()
 def _batches(exporter: SpanExporter) -> BatchSpanProcessor:
     for module in _TELLS_FAILURES:
         logging.getLogger(module).addFilter(_SELDOM)
-    return BatchSpanProcessor(exporter, max_queue_size=_MAX_QUEUED, schedule_delay_millis=_EVERY_MS)
+    every_ms = None if _DELAY in os.environ else _EVERY_MS
+    return BatchSpanProcessor(exporter, max_queue_size=_MAX_QUEUED, schedule_delay_millis=every_ms)
 
 
 def _provider(settings: TracingSettings) -> TracerProvider:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import subprocess
 import sys
@@ -78,7 +79,9 @@ def test_failed_exports_do_not_fill_the_log(over):
         "    time.sleep(0.6)\n"
         "import os; os._exit(0)"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    often = os.environ | {"OTEL_BSP_SCHEDULE_DELAY": "500"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, env=often, capture_output=True, text=True)
     assert len(done.stderr.splitlines()) <= 1, done.stderr
 
 

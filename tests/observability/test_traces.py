@@ -117,7 +117,7 @@ def test_one_trace_a_request_over_every_process(exporter, config, processes):
             "tracing.sample_frac=0",
             "tracing.headers={X-Tenant: shop}",
         ]
-        with serving(settings, config=config) as server:
+        with serving(settings, {"OTEL_BSP_SCHEDULE_DELAY": "500"}, config) as server:
             asked = {number: traceparent(number) for number in range(1, 5)}
             with ThreadPoolExecutor(4) as pool:
                 parents = [parent for _, parent in asked.values()]

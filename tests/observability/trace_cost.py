@@ -136,7 +136,7 @@ def load(server: Server, frac: float, options: argparse.Namespace) -> Block:
         begin_s, begin_cpu_s = time.monotonic(), cpu_s(server)
         tokens = sum(pool.map(ask, range(options.requests)))
         wall_s = time.monotonic() - begin_s
-    time.sleep(0.7)  # what is traced is exported within half a second; it counts
+    time.sleep(2.5)  # what is traced is exported within two seconds; it counts
     return Block(tokens, wall_s, cpu_s(server) - begin_cpu_s)
 
 
