@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from cluster.config_lossy import Section
-from cluster.config_scale import ScaleConfig
+from cluster.config_scale import ScaleConfig, Workers
 from policies.autoscale import ScaleSettings
 from policies.placing import Demand
 from policies.vocabulary import Tier
@@ -26,7 +26,6 @@ ACCELERATOR_LABEL = "ray.io/accelerator-type"
 """Ray puts it on every node whose first GPU it knows."""
 
 Positive = Annotated[int, Field(strict=True, ge=1)]
-Workers = Annotated[int, Field(strict=True, ge=1, le=10_000)]
 LEAST = 0.0001
 """Ray counts resources in steps of this."""
 Amount = Annotated[float, Field(ge=LEAST)]

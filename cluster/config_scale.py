@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from cluster.config_lossy import Section
 from policies.autoscale import Coupling, ScaleSettings
 
+Workers = Annotated[int, Field(strict=True, ge=1, le=10_000)]
 Duration = Annotated[float, Field(ge=0)]
 Above = Annotated[float, Field(gt=0)]
 
@@ -18,7 +19,7 @@ class ScaleConfig(Section):
 
     min: Annotated[int, Field(strict=True, ge=0)] = 1
     """Workers at least; 0 only where full is elsewhere."""
-    max: Annotated[int, Field(strict=True, ge=1, le=10_000)]
+    max: Workers
     """Workers at most."""
     target: Annotated[float, Field(gt=0, le=1)] = 0.7
     """Work that each worker is to have, as a share of what it can do."""
