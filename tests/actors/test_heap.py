@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = """
-import gc, json, weakref
+import gc, weakref
 gc.disable()
 
 class Loop:

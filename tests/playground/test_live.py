@@ -14,13 +14,10 @@ import pytest
 from selenium import webdriver
 
 from tests.playground import shots
-from tests.playground.browser import MISSING, Page, chromium, is_installed
+from tests.playground.browser import Page
 from tests.serving.server import Server, serving
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not is_installed(), reason=MISSING),
-]
+pytestmark = pytest.mark.slow
 
 # A worker that is stopped is missed soon, and not ended before it goes on.
 SETTINGS = (
@@ -37,15 +34,9 @@ def server() -> Iterator[Server]:
         yield server
 
 
-@pytest.fixture(scope="module")
-def driver() -> Iterator[webdriver.Chrome]:
-    with chromium() as driver:
-        yield driver
-
-
 @pytest.fixture
-def page(driver: webdriver.Chrome, server: Server) -> Page:
-    return Page(driver, f"{server.url}/")
+def page(browser: webdriver.Chrome, server: Server) -> Page:
+    return Page(browser, f"{server.url}/")
 
 
 @pytest.fixture
