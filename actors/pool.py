@@ -50,6 +50,10 @@ class WorkerPort(Protocol):
         now; nothing is awaited."""
         ...
 
+    async def close(self, handle: Any) -> None:
+        """Have it end what it does beside its steps; it is about to be killed. Not for long."""
+        ...
+
     def kill(self, handle: Any) -> None:
         """End it."""
         ...
@@ -113,9 +117,12 @@ class Pool:
         about `limit_s` at the latest, or at once where it is not in use yet. To be cancelled
         then; meanwhile it serves on."""
         self.draining = True
-        before = self.report
-        if before is None:
-            return
+        if self.report is not None:
+            await self._empty(self.report, limit_s)
+        if self.report is not None:
+            await self.workers.close(self._handle)
+
+    async def _empty(self, before: WorkerReport, limit_s: float) -> None:
         await self._announce(self._handle, before)
         for _ in range(math.ceil(limit_s / self.liveness.heartbeat_s)):
             await asyncio.sleep(self.liveness.heartbeat_s)

@@ -127,8 +127,10 @@ class Worker:
         )
 
     def close(self) -> None:
-        """End what runs beside the steps; the end of the process does it too."""
+        """End what runs beside the steps, and export what is left of their spans."""
         self._sampler.stop()
+        if self._tracer is not None:
+            self._tracer.flush()
 
 
 def _sampler(spec: WorkerSpec, busy: BusyTime) -> Sampler:

@@ -42,6 +42,7 @@ from policies.audit_state import AuditState
 NAMESPACE = "viaserve"
 _REGISTRY = "viaserve-registry"
 _AUDIT_BOOK = "viaserve-audit"
+_CLOSE_S = 2.0
 _ON_HEAD = {"node:__internal_head__": 0.001}
 """A resource that Ray's head node alone has. Without that node there is no cluster anyway."""
 
@@ -74,6 +75,10 @@ class RayWorkers:
     def tidy(self, handle: Any) -> None:
         """See WorkerPort."""
         tidy(handle)
+
+    async def close(self, handle: Any) -> None:
+        """See WorkerPort."""
+        await close_worker(handle)
 
     def kill(self, handle: Any) -> None:
         """End it at once."""
@@ -113,6 +118,13 @@ async def report_of(handle: Any) -> WorkerReport:
 def tidy(handle: Any) -> None:
     """An empty step; every step drops idle sessions first."""
     handle.step.remote(StepRequest(()))
+
+
+async def close_worker(handle: Any) -> None:
+    """Bounded: nobody waits long for spans, or for a worker that hangs."""
+    with contextlib.suppress(RayActorError, TimeoutError):
+        async with asyncio.timeout(_CLOSE_S):
+            await handle.close.options(concurrency_group="control").remote()
 
 
 @dataclass(frozen=True, slots=True)

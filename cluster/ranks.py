@@ -28,6 +28,7 @@ from cluster.nodes import group_is_placed
 from cluster.placement import (
     RayWorkers,
     actor_options,
+    close_worker,
     reason_of,
     report_of,
     tidy,
@@ -104,6 +105,10 @@ class RayRankGroups:
     def tidy(self, handle: Any) -> None:
         """See WorkerPort."""
         tidy(handle)
+
+    async def close(self, handle: Any) -> None:
+        """See WorkerPort."""
+        await close_worker(handle)
 
     def kill(self, handle: Any) -> None:
         """End all ranks at once, and give back what they were placed on."""

@@ -43,6 +43,7 @@ class Workers:
         self.tiers: tuple[Tier, ...] = LARGE
         self.busy_s = self.item_s = 0.0
         self.tidied: list[str] = []
+        self.closed: list[str] = []
 
     def spawn(self, spec: WorkerSpec) -> str:
         if self.refuses:
@@ -73,6 +74,9 @@ class Workers:
 
     def tidy(self, handle: str) -> None:
         self.tidied.append(handle)
+
+    async def close(self, handle: str) -> None:
+        self.closed.append(handle)
 
     def kill(self, handle: str) -> None:
         self.alive.remove(handle)
@@ -417,6 +421,7 @@ async def test_drain_lasts_until_the_worker_holds_no_session(here: Supervised):
     here.naps.let_pass()
     await until(draining.done)
     assert here.workers.alive == ["large-0"], "it serves until the pool ends"
+    assert here.workers.closed == ["large-0"]
 
 
 async def test_drain_has_a_bound(here: Supervised):
@@ -428,6 +433,7 @@ async def test_drain_has_a_bound(here: Supervised):
         assert not draining.done()
     here.naps.let_pass()
     await until(draining.done)
+    assert here.workers.closed == ["large-0"]
 
 
 async def test_nobody_waits_for_a_worker_that_is_not_in_use_yet(here: Supervised):
@@ -448,6 +454,7 @@ async def test_worker_that_dies_while_it_drains_has_no_successor(here: Supervise
     await until(draining.done)
     await until(here.task.done)
     assert here.workers.spawned == ["large-0"]
+    assert not here.workers.closed
 
 
 async def test_usage_is_that_of_the_time_between_two_reports(here: Supervised):
