@@ -111,8 +111,8 @@ except serving._Stop:
 @pytest.mark.parametrize(
     ("number", "before", "said"),
     [
-        (signal.SIGINT, "", "stopped"),
-        (signal.SIGTERM, "", "stopped"),
+        pytest.param(signal.SIGINT, "", "stopped", marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, "", "stopped", marks=pytest.mark.slow),
         (signal.SIGHUP, "", "stopped"),
         # As under nohup.
         (signal.SIGHUP, "signal.signal(signal.SIGHUP, signal.SIG_IGN)", "went on"),

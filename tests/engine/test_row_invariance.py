@@ -156,7 +156,9 @@ def test_the_window_hides_what_is_behind_it(load_toy, engine_of):
     assert not torch.allclose(alone(engine, tokens, 5), before, atol=1e-2)
 
 
-@pytest.fixture(scope="module", params=DTYPES)
+@pytest.fixture(
+    scope="module", params=["float32", pytest.param("bfloat16", marks=pytest.mark.slow)]
+)
 def served(request, default_model_dir):
     """The default model as a worker builds it."""
     spec = EngineSpec(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
@@ -76,7 +77,9 @@ class Page:
         return self.driver.execute_script("return arguments[0].textContent", self.one(selector))
 
     def until(self, true: Callable[[], Any], wait_s: float = WAIT_S) -> Any:
-        return WebDriverWait(self.driver, wait_s, 0.05).until(lambda _: true())
+        # The page may redraw what is just being read.
+        wait = WebDriverWait(self.driver, wait_s, 0.05, [StaleElementReferenceException])
+        return wait.until(lambda _: true())
 
     def choose(self, selector: str, value: str) -> None:
         """In a select."""

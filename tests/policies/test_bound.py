@@ -31,7 +31,9 @@ def covered_share(rates, outcomes, bets) -> float:
     return 1 - float(np.mean(failed))
 
 
-@pytest.mark.parametrize("rate", [0.001, 0.01, 0.05, 0.2])
+@pytest.mark.parametrize(
+    "rate", [0.001, 0.05, *(pytest.param(rate, marks=pytest.mark.slow) for rate in (0.01, 0.2))]
+)
 def test_the_upper_bound_covers_a_constant_rate_at_every_step(rate):
     outcomes = np.random.default_rng(1).random((2 * RUNS, ROWS)) < rate
     assert covered_share(rate, outcomes, FEWER) >= CONFIDENCE

@@ -94,7 +94,7 @@ def test_a_length_that_fits_into_no_answer_ends_the_curve():
 def test_a_measured_curve_stands_before_the_formula():
     """Where the curve is the formula's own, the cost is the same."""
     times = {tier: TierCost(lambda rows: 1 + 0.01 * rows) for tier in Tier}
-    agrees = (np.random.default_rng(2).random(200_000) < 0.7).tolist()
+    agrees = (np.random.default_rng(2).random(50_000) < 0.7).tolist()
     same = curve([outlook(agrees, 16)], 16)
     by_rate = CostModel(times, Rates(0.7, 0.7, 0.7))
     by_curve = CostModel(times, Rates(0, 0, 0), curves=Curves(same, same, same))

@@ -65,6 +65,7 @@ def test_parts_of_any_widths_lie_side_by_side_on_rank_0(exchanges):
         assert all(map(torch.equal, found[1:], parts[1:]))
 
 
+@pytest.mark.slow
 def test_a_process_group_gives_the_same_bits(tmp_path: Path):
     context: Any = multiprocessing.spawn(in_group, (3, tmp_path), nprocs=3, join=False)
     while not context.join():

@@ -29,7 +29,11 @@ GROUPS = {
 
 
 @pytest.fixture(
-    scope="module", params=["llama-2", "gemma2-3", pytest.param("qwen3-3", marks=pytest.mark.slow)]
+    scope="module",
+    params=[
+        "llama-2",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("gemma2-3", "qwen3-3")),
+    ],
 )
 def ranked(request, tmp_path_factory) -> Iterator[tuple[Path, int, Leader]]:
     architecture, heads, size = GROUPS[request.param]

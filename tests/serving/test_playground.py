@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.playground.browser import Page
 from tests.serving.server import Server
 
 ANSWER_S = 300.0
 
 
+@pytest.mark.slow
 def test_playground_shows_that_two_exact_modes_give_the_same_answer(browser, server: Server):
     page = Page(browser, server.url + "/")
     page.open_ready()

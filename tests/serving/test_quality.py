@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from cluster.quality.arms import ArmOptions, arms
 from cluster.quality.run import ScoringOptions, run_quality
 from infra.bench import BenchOptions
@@ -12,6 +14,7 @@ from tests.serving.server import Server
 from tests.serving.test_endpoint import PROMPTS
 
 
+@pytest.mark.slow
 async def test_exact_modes_and_a_closed_gate_agree_with_full_in_every_token(
     server: Server, default_model_dir: Path, tmp_path: Path
 ) -> None:

@@ -14,7 +14,7 @@ import pydantic
 import pytest
 
 from tests.serving.server import Server, serving
-from tests.serving.test_endpoint import GREEDY, PROMPTS, body, client, until_idle
+from tests.serving.test_endpoint import PROMPTS, body, client, until_idle
 from tests.serving.test_long import prompts
 
 __all__ = ["client", "prompts"]
@@ -58,7 +58,8 @@ def assert_valid(text: str, finish: str) -> None:
     jsonschema.validate(json.loads(text), REPLY)
 
 
-@pytest.mark.parametrize("temperature", [GREEDY, 0.8])
+@pytest.mark.slow  # tests/engine/test_constrained_tiers.py plays it without a server
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
 async def test_answers_validate_and_are_the_same_in_every_mode(
     client: httpx.AsyncClient, temperature: float
 ) -> None:
