@@ -67,7 +67,7 @@ def job(model_dir, folder, shards: int, **more) -> CorpusJob:
 def test_a_corpus_goes_on_where_it_was_ended(idle_dir, tmp_path):
     write_corpus(job(idle_dir, tmp_path / "whole", 3))
     write_corpus(job(idle_dir, tmp_path / "broken", 1))
-    (tmp_path / "broken" / ".part-0001").write_bytes(b"torn")
+    (tmp_path / "broken" / ".shard-0001.safetensors.part").write_bytes(b"torn")
     before = (tmp_path / "broken" / "shard-0000.safetensors").stat().st_mtime_ns
     write_corpus(job(idle_dir, tmp_path / "broken", 3))
     assert (tmp_path / "broken" / "shard-0000.safetensors").stat().st_mtime_ns == before

@@ -4,6 +4,7 @@ if it had not been, and what is written is what was trained."""
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -205,6 +206,56 @@ def test_a_checkpoint_of_another_schedule_is_refused(idle_dir, corpus_dir, tmp_p
     job = distil_job(idle_dir, corpus_dir, out, other)
     with pytest.raises(ModelError, match=r"rate 0\.003, not 0\.0001"):
         distil(job, Counting())
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"kept": (5, 6)}, r"kept_layers \[0, 6\], not \[5, 6\]"),
+        ({"kept": (0, 1, 6)}, r"kept_layers \[0, 6\], not \[0, 1, 6\]"),
+        ({"reads": True}, "reads_full False, not True"),
+        ({"shortlist": 100}, "shortlist 200, not 100"),
+    ],
+)
+def test_a_draft_never_goes_on_from_a_checkpoint_of_another(
+    idle_dir, corpus_dir, tmp_path, settings, told
+):
+    job = distil_job(idle_dir, corpus_dir, tmp_path / "draft.json")
+    distil(job, Counting())
+    written = job.course.out.read_bytes()
+    course = replace(job.course, shortlist=settings.pop("shortlist", 200))
+    with pytest.raises(ModelError, match=f"was begun with {told}; delete it"):
+        distil(replace(job, course=course, **settings), Counting())
+    assert job.course.out.read_bytes() == written
+
+
+def test_a_draft_never_goes_on_from_another_start(idle_dir, corpus_dir, tmp_path):
+    out = tmp_path / "draft.json"
+    distil(reading_job(idle_dir, corpus_dir, out), Counting())
+    blind = distil_job(idle_dir, corpus_dir, out, reads=True)
+    with pytest.raises(ModelError, match=r"was begun with start '\w+', not None"):
+        distil(blind, Counting())
+
+
+def test_a_slim_never_goes_on_from_a_checkpoint_of_another_rank(idle_dir, corpus_dir, tmp_path):
+    job = heal_job(idle_dir, corpus_dir, tmp_path / "slim.json")
+    heal(job, Counting())
+    with pytest.raises(ModelError, match="was begun with rank 8, not 4"):
+        heal(replace(job, rank=4), Counting())
+
+
+def test_a_torn_checkpoint_is_told_in_one_line(idle_dir, corpus_dir, tmp_path):
+    job = distil_job(idle_dir, corpus_dir, tmp_path / "draft.json")
+    job.course.out.with_suffix(".ckpt").write_bytes(b"torn")
+    with pytest.raises(ModelError, match="cannot be read; delete it to begin anew"):
+        distil(job, Counting())
+
+
+def test_whoever_may_read_the_route_may_read_its_tensors(idle_dir, corpus_dir, tmp_path):
+    out = tmp_path / "draft.json"
+    distil(distil_job(idle_dir, corpus_dir, out, reads=True), Counting())
+    files = [out, *out.parent.glob("draft*.safetensors"), *corpus_dir.glob("*.safetensors")]
+    assert {file.stat().st_mode for file in files} == {out.stat().st_mode}
 
 
 def test_text_of_another_model_is_refused(corpus_dir, tmp_path):

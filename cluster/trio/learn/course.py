@@ -5,15 +5,17 @@ It knows the text on disk and the training loop; not what a student is for.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from actors.engine.loader import load_config
 from actors.engine.route import fingerprint
 from cluster.trio.learn.report import Watch
-from cluster.trio.learn.train import Schedule, Student, check_batch, held_out, train
+from cluster.trio.learn.train import Origin, Schedule, Student, check_batch, held_out, train
 from cluster.trio.likeness import Likeness
 from cluster.trio.teacher import Head
 from cluster.trio.text.corpus import Corpus
@@ -79,16 +81,24 @@ def shortlist_of(
 
 
 def teach(
-    course: Course, text: Text, student: Student, head: Head, watch: Watch
+    course: Course,
+    text: Text,
+    student: Student,
+    head: Head,
+    watch: Watch,
+    origin: Mapping[str, Any],
 ) -> tuple[Likeness, Likeness]:
     """Train the student in place, or go on; how like full it chose on held-out text before and
-    after, over the ids of `head`. Raises ModelError."""
+    after, over the ids of `head`. `origin`: what else than the course makes the student what it
+    is; one that began as another is not gone on with. Raises ModelError."""
     judged = student.with_head(head)
     chats = text.corpus.read(text.held).take(slice(course.held_out_chats))
     before = held_out(judged, head, chats, course.temperature)
     watch.before(before)
     checkpoint = course.out.with_suffix(".ckpt")
-    train(student, student.head, text.corpus, text.shards, course.schedule, checkpoint, watch.step)
+    learned = {"model": text.fingerprint, "text": text.corpus.digest(), "shortlist": len(text.ids)}
+    begun = Origin(checkpoint, {**origin, **learned})
+    train(student, student.head, text.corpus, text.shards, course.schedule, begun, watch.step)
     after = held_out(judged, head, chats, course.temperature)
     watch.after(after)
     return before, after

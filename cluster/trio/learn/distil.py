@@ -6,13 +6,13 @@ of the ids that its head knows. It knows no server.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 
-from actors.engine.build import checked_route
+from actors.engine.build import CheckedRoute, checked_route
 from actors.engine.lean import has_lean
 from actors.engine.loader import load_config
 from actors.engine.reader import Reader, load_reader
@@ -26,10 +26,10 @@ from cluster.trio.learn.student import (
     reading,
     whole,
     whole_delta,
-    write_delta,
 )
 from cluster.trio.likeness import Likeness
 from cluster.trio.teacher import load_head
+from cluster.trio.tensors import write_tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +80,11 @@ def distil(job: DistilJob, watch: Watch) -> tuple[Likeness, Likeness]:
             reader = load_reader(begun.reader, width, eps, torch.float32, torch.device("cpu"))
         reader.requires_grad_().to(course.device)
         student = reading(student, model, reader)
-    before, after = teach(course, text, student, head, watch)
+    origin = {"kept_layers": list(kept), "reads_full": job.reads, "start": _digest(begun)}
+    before, after = teach(course, text, student, head, watch, origin)
     delta, short = out.with_suffix(".safetensors"), out.with_suffix(".ids.safetensors")
-    write_delta(whole_delta(student, weights, route), delta)
-    save_file({"ids": text.ids}, short)
+    write_tensors(whole_delta(student, weights, route), delta)
+    write_tensors({"ids": text.ids}, short)
     changed: dict[str, str | None] = {
         "delta": delta.name,
         "shortlist": short.name,
@@ -91,8 +92,15 @@ def distil(job: DistilJob, watch: Watch) -> tuple[Likeness, Likeness]:
     }
     if job.reads:
         file = out.with_suffix(".reader.safetensors")
-        write_delta(reader_tensors(student), file)
+        write_tensors(reader_tensors(student), file)
         changed |= {"reads": "full", "reader": file.name}
     figures = figures_of(before, after, course.schedule) | {"shortlist_covers": text.covered}
     write_route(route.model_copy(update=changed | {"figures": figures}), out)
     return before, after
+
+
+def _digest(begun: CheckedRoute | None) -> str | None:
+    """A name for what the draft begins with besides layers of full."""
+    files = () if begun is None else (begun.delta, begun.reader)
+    found = [file.read_bytes() for file in files if file is not None]
+    return hashlib.sha256(b"".join(found)).hexdigest()[:16] if found else None

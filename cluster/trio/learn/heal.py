@@ -13,9 +13,10 @@ from actors.engine.route import read_route
 from cluster.trio.arithmetic import fast_dtype
 from cluster.trio.learn.course import Course, teach, text_of
 from cluster.trio.learn.report import Watch, figures_of, write_route
-from cluster.trio.learn.student import load_student, low_rank, low_rank_delta, write_delta
+from cluster.trio.learn.student import load_student, low_rank, low_rank_delta
 from cluster.trio.likeness import Likeness
 from cluster.trio.teacher import load_head
+from cluster.trio.tensors import write_tensors
 
 _STILL_TRUE = ("slim_cost", "kept_share", "candidates")
 """What the search found that healing does not change."""
@@ -41,9 +42,11 @@ def heal(job: HealJob, watch: Watch) -> tuple[Likeness, Likeness]:
     # own weights, as its new delta will be added to those.
     bare = load_student(course.model_dir, route, course.device)
     student = low_rank(bare, head.of(text.ids), job.rank, course.schedule.seed)
-    before, after = teach(course, text, student, head, watch)
+    cut = route.model_dump(include={"kept_layers", "no_attention", "no_mlp"})
+    begun = {name: list(layers) for name, layers in cut.items()} | {"rank": job.rank}
+    before, after = teach(course, text, student, head, watch, begun)
     delta = course.out.with_suffix(".safetensors")
-    write_delta(low_rank_delta(student, route), delta)
+    write_tensors(low_rank_delta(student, route), delta)
     kept = {name: route.figures[name] for name in _STILL_TRUE if name in route.figures}
     figures = kept | figures_of(before, after, course.schedule)
     write_route(route.model_copy(update={"delta": delta.name, "figures": figures}), course.out)

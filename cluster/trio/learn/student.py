@@ -5,13 +5,11 @@ It knows models, routes and peft; no text and no training loop.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
-from safetensors.torch import save_file
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -136,10 +134,3 @@ def _name_in_full(own: str, route: Route) -> str:
         return own
     layer, rest = own.removeprefix(_LAYERS).split(".", 1)
     return f"{_LAYERS}{route.kept_layers[int(layer)]}.{rest}"
-
-
-def write_delta(delta: dict[str, torch.Tensor], path: Path) -> None:
-    """The file appears whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    save_file(delta, part)
-    os.replace(part, path)

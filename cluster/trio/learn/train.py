@@ -64,6 +64,15 @@ class Student:
         return replace(self, head=head)
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where the state of a job is kept, and by which settings besides its schedule it is known:
+    a file of others is refused, not gone on with."""
+
+    checkpoint: Path
+    settings: Mapping[str, Any]
+
+
 Progress = Callable[[int, float], None]
 """Told the tokens read so far and the loss, in nats or as a distance."""
 
@@ -83,16 +92,18 @@ def train(
     corpus: Corpus,
     shards: list[int],
     schedule: Schedule,
-    checkpoint: Path,
+    origin: Origin,
     progress: Progress = lambda tokens, loss: None,
 ) -> None:
     """Train `student.trained` in place on the answers in `shards`. `teacher` and the student's
-    head know the same ids. Raises ModelError where the checkpoint is of another schedule."""
+    head know the same ids. Raises ModelError where the checkpoint is of another job."""
     parameters = list(student.trained.values())
     optimiser = torch.optim.AdamW(
         parameters, lr=schedule.rate, betas=(0.9, 0.98), weight_decay=schedule.weight_decay
     )
-    step = _resume(checkpoint, student, optimiser, schedule, shards)
+    checkpoint = origin.checkpoint
+    identity = {**_identity(schedule), "shards": shards, **origin.settings}
+    step = _resume(checkpoint, student, optimiser, identity)
     saved = time.monotonic()
     for at, chats, steps in _batches(corpus, shards, schedule, step):
         for group in optimiser.param_groups:
@@ -103,7 +114,7 @@ def train(
         optimiser.zero_grad(set_to_none=True)
         progress((at + 1) * chats.ids.numel(), loss)
         if time.monotonic() - saved > schedule.checkpoint_s or at + 1 == steps:
-            _save(checkpoint, student, optimiser, schedule, shards, at + 1)
+            _save(checkpoint, student, optimiser, identity, at + 1)
             saved = time.monotonic()
 
 
@@ -194,13 +205,16 @@ def _resume(
     path: Path,
     student: Student,
     optimiser: torch.optim.Optimizer,
-    schedule: Schedule,
-    shards: list[int],
+    identity: Mapping[str, Any],
 ) -> int:
     if not path.exists():
         return 0
-    state = torch.load(path, weights_only=True)
-    if (differs := other_settings(state["identity"], _identity(schedule, shards))) is not None:
+    try:
+        state = torch.load(path, weights_only=True)
+        begun_with = state["identity"]
+    except Exception as error:  # there is nothing that a torn file does not raise
+        raise ModelError(f"checkpoint {path}: cannot be read; delete it to begin anew") from error
+    if (differs := other_settings(begun_with, identity)) is not None:
         raise ModelError(f"checkpoint {path}: {differs}; delete it to begin anew")
     for name, parameter in student.trained.items():
         parameter.data.copy_(state["parameters"][name])
@@ -212,12 +226,11 @@ def _save(
     path: Path,
     student: Student,
     optimiser: torch.optim.Optimizer,
-    schedule: Schedule,
-    shards: list[int],
+    identity: Mapping[str, Any],
     step: int,
 ) -> None:
     state = {
-        "identity": _identity(schedule, shards),
+        "identity": dict(identity),
         "step": step,
         "parameters": {name: p.detach() for name, p in student.trained.items()},
         "optimiser": optimiser.state_dict(),
@@ -227,7 +240,7 @@ def _save(
     os.replace(part, path)
 
 
-def _identity(schedule: Schedule, shards: list[int]) -> dict[str, Any]:
+def _identity(schedule: Schedule) -> dict[str, Any]:
     given = asdict(schedule)
     del given["checkpoint_s"]
-    return given | {"shards": shards}
+    return given

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from transformers import AutoTokenizer, PreTrainedModel
 
 from actors.engine.loader import readable
 from cluster.trio.routes.judge import Bench, last_hidden
 from cluster.trio.stock import load_stock
+from cluster.trio.tensors import write_tensors
 from cluster.trio.text.lockstep import ANSWER, GIVEN, Chats
 
 _BATCH = 16
@@ -42,9 +42,7 @@ def answered(
             parts.append(_answer(model, texts[first : first + _BATCH], tokens, bench.temperature))
             step(len(parts[-1].ids))
         names = ("ids", "writers", "hidden")
-        part = path.with_name(path.name + ".part")
-        save_file({n: torch.cat([getattr(p, n) for p in parts]) for n in names}, part)
-        os.replace(part, path)
+        write_tensors({n: torch.cat([getattr(p, n) for p in parts]) for n in names}, path)
     return Chats(**load_file(path))
 
 

@@ -6,18 +6,19 @@ so a job that was killed goes on with the first that is missing. It knows files;
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from actors.engine.route import ModelError
 from cluster.trio.begun import other_settings
+from cluster.trio.tensors import write_tensors
 from cluster.trio.text.lockstep import Chats
 
 RECIPE = "recipe.json"
@@ -60,16 +61,18 @@ class Corpus:
         """Where a shard is or will be."""
         return self.folder / f"shard-{index:04d}.safetensors"
 
+    def digest(self) -> str:
+        """A name for the recipe: text by another one has another name."""
+        return hashlib.sha256((self.folder / RECIPE).read_bytes()).hexdigest()[:16]
+
     def shards(self) -> list[int]:
         """The numbers of the shards that are there."""
         return sorted(int(path.stem[6:]) for path in self.folder.glob("shard-*.safetensors"))
 
     def write(self, index: int, chats: Chats) -> None:
         """Write a shard; it is there under its name only when it is whole."""
-        part = self.folder / f".part-{index:04d}"
         tensors = {"ids": chats.ids, "writers": chats.writers, "hidden": chats.hidden}
-        save_file(tensors, part)
-        os.replace(part, self.path(index))
+        write_tensors(tensors, self.path(index))
 
     def read(self, index: int) -> Chats:
         """One shard."""
