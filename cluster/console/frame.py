@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -22,7 +22,27 @@ _WORKER_SPARE = ("hop", "waiting", "tiers", "in flight", "device", "step", "sess
 def frame(look: Look, url: str) -> Group:
     """All of it, one part below the other."""
     fleet = look.fleet
-    return Group(headline(look, url), *_parts(fleet))
+    return Group(*above_workers(look, url), workers_table(fleet.workers), *below_workers(fleet))
+
+
+def above_workers(look: Look, url: str) -> list[RenderableType]:
+    """The headline and the pools."""
+    headings = ("pool", "workers", "busy", "KV", "sessions", "waiting", "queue", "step", "price")
+    headings = (*headings, "moved", "late")
+    rows = [_pool_row(pool) for pool in look.fleet.pools]
+    return [headline(look, url), Fitting(headings, rows, spare=_POOL_SPARE)]
+
+
+def workers_table(workers: Sequence[Worker]) -> Fitting:
+    """A row for each."""
+    headings = ("worker", "tiers", "device", "busy", "sessions", "waiting", "in flight")
+    headings = (*headings, "step", "hop", "health")
+    return Fitting(headings, [_worker_row(one) for one in workers], left=3, spare=_WORKER_SPARE)
+
+
+def below_workers(fleet: Fleet) -> list[RenderableType]:
+    """What is missing, acceptance, the plan, the audit."""
+    return list(_below(fleet))
 
 
 def headline(look: Look, url: str = "") -> Text:
@@ -47,14 +67,7 @@ def pools_line(fleet: Fleet) -> str:
     )
 
 
-def _parts(fleet: Fleet) -> Iterator[RenderableType]:
-    headings = ("pool", "workers", "busy", "KV", "sessions", "waiting", "queue", "step", "price")
-    headings = (*headings, "moved", "late")
-    yield Fitting(headings, [_pool_row(pool) for pool in fleet.pools], spare=_POOL_SPARE)
-    headings = ("worker", "tiers", "device", "busy", "sessions", "waiting", "in flight")
-    headings = (*headings, "step", "hop", "health")
-    rows = [_worker_row(worker) for worker in fleet.workers]
-    yield Fitting(headings, rows, left=3, spare=_WORKER_SPARE)
+def _below(fleet: Fleet) -> Iterator[RenderableType]:
     if missing := [(pool, one) for pool in fleet.pools for one in pool.missing]:
         yield table(("missing", "pool", "why"), (_missing_row(*row) for row in missing), left=3)
     if fleet.costs is not None:

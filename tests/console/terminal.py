@@ -42,6 +42,13 @@ class Terminal:
                 assert self.child.poll() is None or what in self.text, self.text
         return self.text
 
+    def until_drawn(self, codes: str, times: int) -> None:
+        """Read until these control codes came so often."""
+        end = time.monotonic() + PATIENCE_S
+        while self.drawn.count(codes) < times:
+            assert time.monotonic() < end, self.text
+            self._read(1.0)
+
     def press(self, keys: str) -> None:
         """As a person would."""
         os.write(self._number, keys.encode())

@@ -14,6 +14,7 @@ from cluster.__main__ import cli
 from cluster.console.fleet import fleet_of
 from cluster.console.frame import frame
 from cluster.console.look import Away, Look, Watcher
+from cluster.console.screenful import Screenful
 from cluster.errors import ConfigError
 from tests.console.stub import CARD, endpoint, status, worker
 from tests.console.terminal import on_terminal
@@ -48,6 +49,32 @@ def test_a_narrow_terminal_loses_columns_and_no_figure_is_folded(width: int):
     assert large.split()[1:3] == ["2/2", "42"]
     (slow,) = (line for line in lines if line.startswith(" large-2 "))
     assert slow.rstrip().endswith("2 late, slow")
+
+
+@pytest.mark.parametrize(("lines", "workers"), [(24, 2), (24, 40), (30, 40), (12, 3)])
+def test_a_low_terminal_counts_the_workers_it_leaves_out_and_keeps_the_keys(lines, workers):
+    names = [f"w-{i:02d}" for i in range(workers)]
+    unwell = {names[-1]: {"slow": True}, names[-2]: {"late": 1}}
+    all_of_them = [worker(name, "large", ["full"], **unwell.get(name, {})) for name in names]
+    look = Look(fleet_of(status(workers=all_of_them)), 0.0)
+    drawn = io.StringIO()
+    console = Console(file=drawn, width=80, height=lines)
+    console.print(Screenful(look, "http://x"), end="")
+    rows = drawn.getvalue().splitlines()
+    assert len(rows) <= lines
+    assert rows[-1].startswith("q ends")
+    shown = [row.split()[0] for row in rows if row.startswith(" w-")]
+    if lines == 12:
+        assert "a taller terminal shows more" in rows[-1]
+    elif workers > 2:
+        left_out = sorted(set(unwell) - set(shown))
+        assert not left_out or set(shown) <= set(unwell), "the unwell come first"
+        (more,) = (row for row in rows if "more worker" in row)
+        assert more.split()[1] == str(workers - len(shown))
+        assert f"{len(left_out) or 'none'} of them unwell" in more
+        assert any("audit of via" in row for row in rows)
+    else:
+        assert set(shown) == set(names)
 
 
 def test_json_is_one_object_and_nothing_else():
@@ -130,3 +157,24 @@ def test_ctrl_c_ends_the_live_view_as_q_does():
         terminal.until("q ends")
         terminal.child.send_signal(signal.SIGINT)
         assert terminal.end() == 0
+
+
+def test_sigterm_gives_the_screen_back():
+    with endpoint() as stub, on_terminal("-m", "cluster", "top", "--url", stub.url) as terminal:
+        terminal.until("q ends")
+        terminal.child.send_signal(signal.SIGTERM)
+        assert terminal.end() == 128 + signal.SIGTERM
+        assert terminal.drawn.count("\x1b[?1049l") == 1
+        assert terminal.drawn.count("\x1b[?25h") == 1, "the cursor, too"
+
+
+def test_ctrl_z_gives_the_screen_back_and_going_on_takes_it_again():
+    with endpoint() as stub, on_terminal("-m", "cluster", "top", "--url", stub.url) as terminal:
+        terminal.until("q ends")
+        # The terminal's child leads its session: nobody could wake it, so it is not stopped.
+        terminal.child.send_signal(signal.SIGTSTP)
+        terminal.until_drawn("\x1b[?1049h", 2)
+        assert terminal.drawn.count("\x1b[?1049l") == 1
+        terminal.press("q")
+        assert terminal.end() == 0
+        assert terminal.drawn.count("\x1b[?1049l") == 2
