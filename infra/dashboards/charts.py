@@ -88,9 +88,15 @@ def or_zero(expr: str) -> str:
     return f"({expr}) or on() vector(0)"
 
 
+def share(part: str, whole: str) -> str:
+    """Of sums by the same labels; 0 where the part has never happened, for its counter is not
+    there before its first event."""
+    return f"(({part}) or 0 * ({whole})) / ({whole})"
+
+
 def over(part: str, whole: str) -> str:
     """A share or a mean."""
-    return or_zero(f"({part}) / ({whole})")
+    return or_zero(share(part, whole))
 
 
 def line(expr: str, legend: str) -> Query:

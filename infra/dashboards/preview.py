@@ -159,7 +159,7 @@ def _dress(axes: Any, chart: Chart, series: list[Series]) -> None:
     axes.grid(alpha=0.3)
     values = [y for s in series for _, y in s.points if math.isfinite(y)]
     if not any(values):
-        axes.set_ylim(0, 1)
+        axes.set_ylim(0, 2**30 if chart.unit == "bytes" else 1)
     elif min(values) >= 0:
         axes.set_ylim(bottom=0)
     handles, labels = axes.get_legend_handles_labels()
@@ -171,23 +171,38 @@ def _at(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds)
 
 
+def _minutes(text: str) -> float:
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = 0.0
+    if not 0 < minutes < math.inf:
+        raise argparse.ArgumentTypeError(f"{text}: give a number above 0")
+    return minutes
+
+
 def main() -> int:
-    """Exit status 1 where Prometheus does not answer."""
+    """Exit status 1 where Prometheus does not answer, 2 for a wrong call."""
     parser = argparse.ArgumentParser(prog="python -m infra.dashboards.preview")
     parser.add_argument("url", help="of Prometheus, as http://127.0.0.1:9090")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--minutes", type=_minutes, default=30.0, help="to look back")
     parser.add_argument("--prefix", choices=PREFIXES, default=PREFIXES[0])
     asked = parser.parse_args()
-    asked.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        asked.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"{asked.folder}: {error.strerror}")
     source, now_s = Prometheus(asked.url, asked.prefix), time.time()
     for board in BOARDS:
         path = asked.folder / f"{board.name}.png"
         try:
             draw(board, source, now_s - 60 * asked.minutes, now_s, path)
-        except (httpx.HTTPError, ValueError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
             print(f"{asked.url}: {error}", file=sys.stderr)
             return 1
+        except OSError as error:
+            parser.error(f"{path}: {error.strerror}")
         print(path)
     return 0
 

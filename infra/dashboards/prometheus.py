@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 
@@ -27,7 +28,7 @@ class Prometheus:
     """A running one. `prefix`: of our metrics' names there; `rate_s`: what a rate looks back."""
 
     def __init__(self, url: str, prefix: str, rate_s: int = 60) -> None:
-        self._url = url
+        self._url = url.rstrip("/")
         self._prefix = prefix
         self._rate_s = rate_s
 
@@ -43,16 +44,23 @@ class Prometheus:
         for number, query in enumerate(chart.queries):
             asked = {"query": self.spell(query.expr)}
             span = {"start": f"{begin_s:.3f}", "end": f"{end_s:.3f}", "step": f"{step_s:g}"}
-            answer = httpx.get(f"{self._url}/api/v1/query_range", params=asked | span, timeout=30.0)
-            body = answer.json()
-            if body["status"] != "success":
-                raise ValueError(f"{chart.title}: {body.get('error')}: {asked['query']}")
-            for result in body["data"]["result"]:
+            for result in self._asked(chart.title, asked | span):
                 points = tuple((float(at), float(value)) for at, value in result["values"])
                 labels = result["metric"]
                 legend = _legend(query.legend, labels)
                 found.append(Series(number, legend, bool(labels), points))
         return found
+
+    def _asked(self, title: str, params: dict[str, str]) -> list[dict[str, Any]]:
+        answer = httpx.get(f"{self._url}/api/v1/query_range", params=params, timeout=30.0)
+        try:
+            body = answer.json()
+            if body["status"] == "success":
+                return body["data"]["result"]
+            said = body["error"]
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(f"answers {answer.status_code}, not as a Prometheus does") from None
+        raise ValueError(f"{title}: {said}: {params['query']}")
 
 
 def _legend(template: str, labels: dict[str, str]) -> str:

@@ -16,7 +16,8 @@ import yaml
 from cluster.metrics import table
 from cluster.metrics.catalogue import CATALOGUE
 from infra.dashboards.boards import BOARDS
-from infra.dashboards.charts import Board
+from infra.dashboards.charts import PREFIXES, Board
+from infra.dashboards.prometheus import Prometheus
 
 FOLDER = Path(table.DOCUMENT).parents[1] / "infra" / "dashboards"
 OURS = re.compile(r"\$\{prefix\}(\w+)")
@@ -81,3 +82,42 @@ def test_prometheus_takes_its_configuration_and_rules(name):
     asked = ["promtool", "check", "config", str(FOLDER / "provisioning" / name)]
     told = subprocess.run(asked, capture_output=True, text=True, timeout=60)
     assert told.returncode == 0, told.stdout + told.stderr
+
+
+def test_a_share_whose_part_never_happened_is_none_of_it(tmp_path):
+    """All drafts of two_tier were refused, and so there is no counter of those kept."""
+    if shutil.which("promtool") is None:
+        pytest.skip("no promtool: apt-get install prometheus")
+    common = 'model_name="m", mode="two_tier"'
+    kept = 'model_name="m", mode="three_tier"'
+    series = {
+        f"viaserve_draft_judged_tokens_total{{{common}}}": "0+60x20",
+        f"viaserve_draft_judged_tokens_total{{{kept}}}": "0+60x20",
+        f'viaserve_generation_tokens_total{{{kept}, tier="draft"}}': "0+15x20",
+        f"viaserve_spec_decode_num_drafts_total{{{common}}}": "0+30x20",
+        f"viaserve_spec_decode_num_draft_tokens_total{{{common}}}": "0+60x20",
+    }
+    wanted = {
+        "Rejection rate": {"two_tier": 1, "three_tier": 0.75},
+        "Tokens a block": {"two_tier": 1},
+        "Blocks kept by full": {"two_tier": 0},
+    }
+    charts = {chart.title: chart for board in BOARDS for chart in board.charts}
+    spell = Prometheus("", PREFIXES[0], rate_s=300).spell
+    told = [
+        {
+            "expr": f"({spell(charts[title].queries[0].expr)}) >= 0",
+            "eval_time": "20m",
+            "exp_samples": [
+                {"labels": f'{{mode="{mode}"}}', "value": value} for mode, value in modes.items()
+            ],
+        }
+        for title, modes in wanted.items()
+    ]
+    inputs = [{"series": name, "values": values} for name, values in series.items()]
+    test = {"interval": "1m", "input_series": inputs, "promql_expr_test": told}
+    path = tmp_path / "test.yml"
+    path.write_text(yaml.safe_dump({"tests": [test]}))
+    asked = ["promtool", "test", "rules", str(path)]
+    found = subprocess.run(asked, capture_output=True, text=True, timeout=60)
+    assert found.returncode == 0, found.stdout + found.stderr

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from infra.dashboards.charts import Board, Chart, Query, Row, level, line, or_zero, over, per_second
+from infra.dashboards.charts import (
+    Board,
+    Chart,
+    Query,
+    Row,
+    level,
+    line,
+    or_zero,
+    over,
+    per_second,
+    share,
+)
 
 _FULL = 'tier="full"'
 
@@ -45,7 +56,7 @@ _ACCEPTANCE = Row(
             "short",
             (
                 Query(
-                    or_zero(f"1 + ({_ACCEPTED}) / ({_BLOCKS})"),
+                    or_zero(f"1 + {share(_ACCEPTED, _BLOCKS)}"),
                     "{{mode}}",
                 ),
             ),
@@ -67,7 +78,7 @@ _ACCEPTANCE = Row(
             "percentunit",
             (
                 Query(
-                    or_zero(f"1 - ({_AS_DRAFTED}) / ({_JUDGED})"),
+                    or_zero(f"1 - {share(_AS_DRAFTED, _JUDGED)}"),
                     "{{mode}}",
                 ),
             ),
