@@ -86,6 +86,15 @@ def test_an_empty_message_is_not_sent(page: Page, backend):
     assert page.states() == []
 
 
+def test_the_keyboards_place_does_not_go_with_a_button(page: Page):
+    page.one("#prompt").send_keys("hello", Keys.TAB + Keys.TAB)
+    assert page.driver.switch_to.active_element == page.one("#send")
+    page.press(Keys.ENTER)
+    page.until_ended(1)
+    page.until(lambda: page.one("#send").is_displayed())
+    assert page.driver.switch_to.active_element == page.one("#prompt")
+
+
 @pytest.mark.parametrize("way", ["escape", "button"])
 def test_stop_cancels_the_request_and_keeps_what_came(page: Page, backend, way):
     backend.hang_after = 3

@@ -57,8 +57,11 @@ async function findModel() {
 }
 
 function showBusy(busy) {
-  byId("send").hidden = busy;
-  byId("stop").hidden = !busy;
+  const [goes, comes] = busy ? ["send", "stop"] : ["stop", "send"];
+  const isHeld = document.activeElement === byId(goes);
+  byId(goes).hidden = true;
+  byId(comes).hidden = false;
+  if (isHeld) (busy ? byId("stop") : prompt).focus(); // a keyboard's place never goes with a button
 }
 
 function send() {
