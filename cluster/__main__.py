@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import Annotated, Any
@@ -116,7 +117,9 @@ def main() -> None:
 def _run() -> Any:
     """The exit code, or None. Faults leave as SystemExit."""
     try:
-        return cli(standalone_mode=False)
+        code = cli(standalone_mode=False)
+        sys.stdout.flush()  # here a full disk can still be told
+        return code
     except _UsageError as error:
         if len(sys.argv) == 1:  # the help is the error's text
             error.show()
@@ -124,6 +127,14 @@ def _run() -> Any:
         raise _told(f"{error.format_message()} (see --help)") from None
     except _user_errors() as error:
         raise _told(str(error)) from None
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.ENOSPC, errno.EDQUOT):
+            raise
+        # What could not be written is tried again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        if error.errno == errno.EPIPE:  # as `| head`: nobody reads on, and nothing is wrong
+            raise SystemExit(1) from None
+        raise _told(f"{error.filename or 'stdout'}: {error.strerror}") from None
 
 
 def _told(line: str) -> SystemExit:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -113,6 +114,22 @@ def test_ctrl_c_is_one_line_and_exit_code_130(
     assert ended.value.code == 130
     said = capsys.readouterr()
     assert (said.out, said.err) == ("", "viaserve: interrupted\n")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk_is_one_line(unbuffered: str):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "cluster", "version"],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.stderr == "viaserve: stdout: No space left on device\n"
+    assert done.returncode == 2
 
 
 def test_help_imports_nothing_slow():

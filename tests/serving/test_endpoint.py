@@ -227,6 +227,35 @@ async def test_a_client_that_leaves_frees_every_tier(client: httpx.AsyncClient, 
     await until_idle(client)
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_deadline_that_is_over_is_told_and_frees_every_tier(
+    client: httpx.AsyncClient, stream: bool
+) -> None:
+    request = body("Write a long story.", max_tokens=500, ignore_eos=True, stream=stream)
+    given = {"X-Request-Timeout-Seconds": "0.01"}
+    reply = await client.post("/v1/chat/completions", json=request, headers=given)
+    assert (reply.status_code, reply.headers["content-type"]) == (408, "text/plain; charset=utf-8")
+    await until_idle(client)
+
+
+async def test_a_deadline_within_a_stream_breaks_it_and_frees_every_tier(
+    client: httpx.AsyncClient,
+) -> None:
+    request = body("Write a long story.", max_tokens=500, ignore_eos=True, stream=True)
+    came = ""
+    with pytest.raises(httpx.RemoteProtocolError):
+        given = {"X-Request-Timeout-Seconds": "15"}
+        async with client.stream(
+            "POST", "/v1/chat/completions", json=request, headers=given
+        ) as reply:
+            async for text in reply.aiter_text():
+                came += text
+    assert '"content"' in came
+    assert "error" not in came
+    assert "[DONE]" not in came
+    await until_idle(client)
+
+
 async def test_a_killed_worker_changes_no_byte(server: Server, client: httpx.AsyncClient) -> None:
     request = body(PROMPTS[3], temperature=0.8, ignore_eos=True, max_tokens=24)
     request["viaserve"] = {"mode": "two_tier"}

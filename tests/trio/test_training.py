@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 from typer.testing import CliRunner
@@ -26,6 +27,7 @@ from cluster.trio.learn.losses import LOSSES, loss_and_gradient
 from cluster.trio.learn.report import Watch
 from cluster.trio.learn.train import Schedule, held_out
 from cluster.trio.teacher import load_head
+from cluster.trio.tensors import written_whole
 from cluster.trio.text.corpus import Corpus
 from policies.vocabulary import Tier
 from tests.engine.toys import VOCAB, context
@@ -256,6 +258,18 @@ def test_whoever_may_read_the_route_may_read_its_tensors(idle_dir, corpus_dir, t
     distil(distil_job(idle_dir, corpus_dir, out, reads=True), Counting())
     files = [out, *out.parent.glob("draft*.safetensors"), *corpus_dir.glob("*.safetensors")]
     assert {file.stat().st_mode for file in files} == {out.stat().st_mode}
+
+
+@pytest.mark.parametrize("error", [OSError("full"), RuntimeError("pos"), SafetensorError("full")])
+def test_a_file_that_cannot_be_written_is_one_line_and_leaves_nothing(tmp_path, error):
+    def write() -> None:
+        with written_whole(tmp_path / "draft.ckpt") as part:
+            part.write_bytes(b"half")
+            raise error
+
+    with pytest.raises(ModelError, match=r"draft\.ckpt: cannot be written, [\d,]+ MB are free"):
+        write()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_text_of_another_model_is_refused(corpus_dir, tmp_path):

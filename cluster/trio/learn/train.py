@@ -8,7 +8,6 @@ a student by its parameters and its hidden states; not what they are for.
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -25,6 +24,7 @@ from cluster.trio.begun import other_settings
 from cluster.trio.learn.losses import loss_and_gradient
 from cluster.trio.likeness import Likeness, likeness, mean
 from cluster.trio.teacher import Head
+from cluster.trio.tensors import written_whole
 from cluster.trio.text.corpus import Corpus
 from cluster.trio.text.lockstep import ANSWER, Chats
 
@@ -235,9 +235,8 @@ def _save(
         "parameters": {name: p.detach() for name, p in student.trained.items()},
         "optimiser": optimiser.state_dict(),
     }
-    part = path.with_suffix(".part")
-    torch.save(state, part)
-    os.replace(part, path)
+    with written_whole(path) as part:
+        torch.save(state, part)
 
 
 def _identity(schedule: Schedule) -> dict[str, Any]:
