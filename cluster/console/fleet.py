@@ -161,6 +161,7 @@ def _pool(told: Mapping[str, Any]) -> Pool:
     missing = tuple(Missing(m["worker_id"], m["placed"], m["why"]) for m in told["missing"])
     names = ("util_frac", "kv_frac", "sessions", "waiting", "queue_s", "step_s", "price")
     seen = {name: told.get(name) for name in (*names, "moved_sessions", "late_steps")}
+    seen["step_s"] = seen["step_s"] or None  # 0 of a pool that nobody uses: nothing was seen
     return Pool(told["name"], told["wanted"], told["running"], missing, **seen)
 
 

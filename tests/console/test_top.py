@@ -131,6 +131,12 @@ def test_a_server_that_has_just_begun_is_a_fleet_too():
     assert (fleet.state, fleet.why, fleet.running) == ("loading", "no router answers", None)
 
 
+def test_a_pool_that_nobody_uses_has_no_time_of_a_step():
+    idle = {"name": "large", "wanted": 1, "running": 1, "missing": [], "queue_s": 0.0}
+    (pool,) = fleet_of(status(pools=[idle | {"step_s": 0.0}])).pools
+    assert (pool.step_s, pool.queue_s) == (None, 0.0)
+
+
 def test_a_card_names_the_device_and_what_holds_it_down_is_its_health():
     probe = {"util_mean_frac": 0.9, "util_of": "gpu", "cards": [CARD, CARD]}
     told = status(workers=[worker("a", "large", ["full"], device="cuda:0", probe=probe)])

@@ -242,17 +242,21 @@ async def test_a_deadline_within_a_stream_breaks_it_and_frees_every_tier(
     client: httpx.AsyncClient,
 ) -> None:
     request = body("Write a long story.", max_tokens=500, ignore_eos=True, stream=True)
-    came = ""
-    with pytest.raises(httpx.RemoteProtocolError):
-        given = {"X-Request-Timeout-Seconds": "15"}
-        async with client.stream(
-            "POST", "/v1/chat/completions", json=request, headers=given
-        ) as reply:
+    came: list[str] = []
+
+    async def read() -> None:
+        headers = {"X-Request-Timeout-Seconds": "15"}
+        url = "/v1/chat/completions"
+        async with client.stream("POST", url, json=request, headers=headers) as reply:
             async for text in reply.aiter_text():
-                came += text
-    assert '"content"' in came
-    assert "error" not in came
-    assert "[DONE]" not in came
+                came.append(text)
+
+    with pytest.raises(httpx.RemoteProtocolError):
+        await read()
+    said = "".join(came)
+    assert '"content"' in said
+    assert "error" not in said
+    assert "[DONE]" not in said
     await until_idle(client)
 
 
