@@ -238,6 +238,7 @@ async def test_a_deadline_that_is_over_is_told_and_frees_every_tier(
     await until_idle(client)
 
 
+@pytest.mark.slow
 async def test_a_deadline_within_a_stream_breaks_it_and_frees_every_tier(
     client: httpx.AsyncClient,
 ) -> None:
