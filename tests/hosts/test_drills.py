@@ -51,9 +51,15 @@ class Fleet:
         return self.cluster.net.hosts["large"]
 
     def worker(self, pool: str) -> int:
-        """The process of the pool's only worker."""
-        [found] = [w for w in self.cluster.ready()["workers"] if w["pool"] == pool]
-        return found["pid"]
+        """The process of the pool's only worker, once the router that is asked knows it."""
+        pids: list[int] = []
+
+        def knows(status: dict[str, Any]) -> bool:
+            pids[:] = [w["pid"] for w in status["workers"] if w["pool"] == pool]
+            return len(pids) == 1
+
+        self.cluster.until(knows, f"one worker of {pool}")
+        return pids[0]
 
     def routers(self) -> list[int]:
         """The processes of the router's replicas."""
@@ -87,6 +93,10 @@ def is_degraded(status: dict[str, Any]) -> bool:
     tiers = status["tiers"]
     lost = not tiers["draft"] and not tiers["slim"]
     return status["status"] == "degraded" and tiers["full"] and lost
+
+
+def is_without_full(status: dict[str, Any]) -> bool:
+    return status["tiers"] == {"draft": True, "full": False, "slim": True}
 
 
 async def until(fleet: Fleet, holds: Callable[[dict[str, Any]], bool], what: str) -> float:
@@ -188,10 +198,11 @@ async def test_without_a_full_worker_streams_end_with_a_clear_error(fleet: Fleet
 
     async def kill() -> None:
         await asyncio.to_thread(fleet.large.kill)
-        await until(fleet, lambda status: not status["tiers"]["full"], "without full")
-        assert fleet.cluster.ready()["tiers"] == {"draft": True, "full": False, "slim": True}
-        assert httpx.get(f"{url}/ready", timeout=30.0).status_code == 503
+        await until(fleet, is_without_full, "without full alone")
         await until_health(fleet, "loading")
+        async with asyncio.timeout(60.0):  # the other router may not have heard yet
+            while httpx.get(f"{url}/ready", timeout=30.0).status_code != 503:
+                await asyncio.sleep(0.5)
         async with httpx.AsyncClient(base_url=url, timeout=900.0) as client:
             await late.read(client)
 
