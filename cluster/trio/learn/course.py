@@ -86,19 +86,19 @@ def teach(
     student: Student,
     head: Head,
     watch: Watch,
-    origin: Mapping[str, Any],
+    settings: Mapping[str, Any],
 ) -> tuple[Likeness, Likeness]:
     """Train the student in place, or go on; how like full it chose on held-out text before and
-    after, over the ids of `head`. `origin`: what else than the course makes the student what it
-    is; one that began as another is not gone on with. Raises ModelError."""
+    after, over the ids of `head`. `settings`: what else than the course makes the student what
+    it is; one that began as another is not gone on with. Raises ModelError."""
     judged = student.with_head(head)
     chats = text.corpus.read(text.held).take(slice(course.held_out_chats))
     before = held_out(judged, head, chats, course.temperature)
     watch.before(before)
     checkpoint = course.out.with_suffix(".ckpt")
     learned = {"model": text.fingerprint, "text": text.corpus.digest(), "shortlist": len(text.ids)}
-    begun = Origin(checkpoint, {**origin, **learned})
-    train(student, student.head, text.corpus, text.shards, course.schedule, begun, watch.step)
+    origin = Origin(checkpoint, {**settings, **learned})
+    train(student, student.head, text.corpus, text.shards, course.schedule, origin, watch.step)
     after = held_out(judged, head, chats, course.temperature)
     watch.after(after)
     return before, after

@@ -6,7 +6,6 @@ of the ids that its head knows. It knows no server.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from actors.engine.loader import load_config
 from actors.engine.reader import Reader, load_reader
 from actors.engine.route import ModelError, Route
 from cluster.trio.arithmetic import fast_dtype
+from cluster.trio.begun import content_of
 from cluster.trio.learn.course import Course, teach, text_of
 from cluster.trio.learn.report import Watch, figures_of, write_route
 from cluster.trio.learn.student import (
@@ -80,8 +80,8 @@ def distil(job: DistilJob, watch: Watch) -> tuple[Likeness, Likeness]:
             reader = load_reader(begun.reader, width, eps, torch.float32, torch.device("cpu"))
         reader.requires_grad_().to(course.device)
         student = reading(student, model, reader)
-    origin = {"kept_layers": list(kept), "reads_full": job.reads, "start": _digest(begun)}
-    before, after = teach(course, text, student, head, watch, origin)
+    begun_with = {"kept_layers": list(kept), "reads_full": job.reads, "start": _digest(begun)}
+    before, after = teach(course, text, student, head, watch, begun_with)
     delta, short = out.with_suffix(".safetensors"), out.with_suffix(".ids.safetensors")
     write_tensors(whole_delta(student, weights, route), delta)
     write_tensors({"ids": text.ids}, short)
@@ -101,6 +101,5 @@ def distil(job: DistilJob, watch: Watch) -> tuple[Likeness, Likeness]:
 
 def _digest(begun: CheckedRoute | None) -> str | None:
     """A name for what the draft begins with besides layers of full."""
-    files = () if begun is None else (begun.delta, begun.reader)
-    found = [file.read_bytes() for file in files if file is not None]
-    return hashlib.sha256(b"".join(found)).hexdigest()[:16] if found else None
+    files = [] if begun is None else [file for file in (begun.delta, begun.reader) if file]
+    return content_of(*files) if files else None

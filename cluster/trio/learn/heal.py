@@ -43,8 +43,8 @@ def heal(job: HealJob, watch: Watch) -> tuple[Likeness, Likeness]:
     bare = load_student(course.model_dir, route, course.device)
     student = low_rank(bare, head.of(text.ids), job.rank, course.schedule.seed)
     cut = route.model_dump(include={"kept_layers", "no_attention", "no_mlp"})
-    begun = {name: list(layers) for name, layers in cut.items()} | {"rank": job.rank}
-    before, after = teach(course, text, student, head, watch, begun)
+    begun_with = {name: list(layers) for name, layers in cut.items()} | {"rank": job.rank}
+    before, after = teach(course, text, student, head, watch, begun_with)
     delta = course.out.with_suffix(".safetensors")
     write_tensors(low_rank_delta(student, route), delta)
     kept = {name: route.figures[name] for name in _STILL_TRUE if name in route.figures}

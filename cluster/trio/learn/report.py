@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from types import TracebackType
 
@@ -10,6 +9,7 @@ from actors.engine.route import Route
 from cluster.console.progress import Bars
 from cluster.trio.learn.train import Schedule
 from cluster.trio.likeness import Likeness
+from cluster.trio.tensors import written_whole
 
 
 class Watch:
@@ -71,6 +71,5 @@ def figures_of(before: Likeness, after: Likeness, schedule: Schedule) -> dict[st
 
 def write_route(route: Route, path: Path) -> None:
     """The file appears whole or not at all, last of all that belongs to it."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(route.model_dump_json(indent=2, exclude_none=True) + "\n")
-    os.replace(part, path)
+    with written_whole(path) as part:
+        part.write_text(route.model_dump_json(indent=2, exclude_none=True) + "\n")

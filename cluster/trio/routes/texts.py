@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from rich.progress import Progress
 
 from actors.engine.route import ModelError
+from cluster.trio.begun import content_of
 from cluster.trio.routes.judge import Bench
 from cluster.trio.routes.prompts import answered
 from cluster.trio.routes.rows import Rows, split_rows
@@ -33,7 +33,7 @@ class Text:
         path = self.corpus / RECIPE if self.corpus else self.prompts
         assert path is not None
         try:
-            name = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+            name = content_of(path)
         except OSError as error:
             raise ModelError(f"text {path}: {error.strerror}") from None
         sizes = ("rows", "held_out_rows", "chat_tokens")

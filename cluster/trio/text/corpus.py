@@ -6,7 +6,6 @@ so a job that was killed goes on with the first that is missing. It knows files;
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from actors.engine.route import ModelError
-from cluster.trio.begun import other_settings
+from cluster.trio.begun import content_of, other_settings
 from cluster.trio.tensors import write_tensors
 from cluster.trio.text.lockstep import Chats
 
@@ -63,7 +62,7 @@ class Corpus:
 
     def digest(self) -> str:
         """A name for the recipe: text by another one has another name."""
-        return hashlib.sha256((self.folder / RECIPE).read_bytes()).hexdigest()[:16]
+        return content_of(self.folder / RECIPE)
 
     def shards(self) -> list[int]:
         """The numbers of the shards that are there."""
