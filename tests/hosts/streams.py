@@ -89,19 +89,16 @@ async def streamed(
     gives the time of that, too."""
     streams = [Stream(request) for request in requests()]
     struck_s = time.monotonic()
-    async with httpx.AsyncClient(base_url=url, timeout=_TIMEOUT_S) as client:
-        reading = [asyncio.create_task(stream.read(client)) for stream in streams]
+    client = httpx.AsyncClient(base_url=url, timeout=_TIMEOUT_S)
+    # One that fails, the fault too, ends the others.
+    async with client, asyncio.TaskGroup() as reading:
+        for stream in streams:
+            reading.create_task(stream.read(client))
         if fault is not None:
             while not all(s.pieces or s.status not in (0, 200) for s in streams):
                 await asyncio.sleep(0.02)
             struck_s = time.monotonic()
-            try:
-                await fault()
-            except BaseException:  # it is what the test fails for, not the streams that end with it
-                for task in reading:
-                    task.cancel()
-                raise
-        await asyncio.gather(*reading)
+            await fault()
     return streams, struck_s
 
 
